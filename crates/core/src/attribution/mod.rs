@@ -1,0 +1,150 @@
+//! Direct logit attribution: how much every component of the residual stream adds to a logit.
+//!
+//! ```text
+//! x = embed + pos_embed + Σ_l Σ_h head(l,h) + Σ_l attn_bias(l) + Σ_l mlp(l)        the stream is a sum
+//! attribution(c) = (c · ũ) / s                                                      direction.rs, project.rs
+//! Σ_c attribution(c) + constant = Σ_t w_t logit_t                                   certificate.rs
+//! ```
+//!
+//! `s` is the scale of the final norm, held at its value of the run; `ũ` is the target's direction in the stream.
+
+mod certificate;
+mod component;
+mod direction;
+mod project;
+mod target;
+
+pub use certificate::{Certificate, OnViolation};
+pub use component::{Component, Kind, Unit};
+pub use direction::{Direction, NormTreatment};
+pub use target::{Against, Answer, Resolved, Target, TokenWeights};
+
+use crate::batch::Batch;
+use crate::cancel::Cancel;
+use crate::error::{PrismError, Result};
+use crate::model::{Output, Transformer};
+use crate::tap::{Activations, Capture, Tap};
+use direction::Directions;
+
+/// What to compute, besides prompts and targets.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The columns.
+    pub unit: Unit,
+    /// What is done with the final norm. `None` is [`NormTreatment::Frozen`], and the only choice for a direction.
+    pub norm: Option<NormTreatment>,
+    /// Whether a row beyond its tolerance is an error.
+    pub on_violation: OnViolation,
+}
+
+/// One row of a result: a prompt of the chunk, a position, and what is attributed there.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Index of the prompt in the call.
+    pub prompt: usize,
+    /// Position in the prompt, BOS counted.
+    pub position: usize,
+}
+
+/// Attributions of some rows.
+#[derive(Debug, Default)]
+pub struct Attribution {
+    /// What each row is.
+    pub rows: Vec<Row>,
+    /// What each row attributes, resolved.
+    pub targets: Vec<Resolved>,
+    /// [rows, components], row-major.
+    pub values: Vec<f32>,
+    /// What no component writes, [rows].
+    pub constant: Vec<f64>,
+    /// Both sides of the completeness equation and their tolerance, [rows].
+    pub certificates: Vec<Certificate>,
+}
+
+impl Attribution {
+    /// Puts another part behind this one.
+    pub fn append(&mut self, mut other: Attribution) {
+        self.rows.append(&mut other.rows);
+        self.targets.append(&mut other.targets);
+        self.values.append(&mut other.values);
+        self.constant.append(&mut other.constant);
+        self.certificates.append(&mut other.certificates);
+    }
+}
+
+/// A prompt of a chunk: its index in the call, its ids, the positions wanted, and the target.
+#[derive(Debug, Clone, Copy)]
+pub struct Item<'a> {
+    /// Index in the call.
+    pub prompt: usize,
+    /// Token ids.
+    pub ids: &'a [u32],
+    /// Wanted positions, rising.
+    pub positions: &'a [usize],
+    /// What is attributed at each of them.
+    pub target: &'a Target,
+}
+
+/// Runs the prompts once and attributes at the wanted positions.
+///
+/// # Errors
+/// Those of the forward pass, `POSITION_RANGE` where a target needs a next token that is not there, `INCOMPLETE` where
+/// a certificate fails.
+pub fn attribute(model: &Transformer, items: &[Item], options: &Options, cancel: &Cancel) -> Result<Attribution> {
+    let batch = Batch::of_prompts(items.iter().map(|item| item.ids), &model.config)?;
+    let mut rows = Vec::new();
+    let mut capture = Capture { points: project::points(&model.config), rows: Vec::new() };
+    for (i, item) in items.iter().enumerate() {
+        let first = batch.rows(i).start;
+        capture.rows.extend(item.positions.iter().map(|p| (first + p) as u32));
+        rows.extend(item.positions.iter().map(|position| Row { prompt: item.prompt, position: *position }));
+    }
+    if rows.is_empty() {
+        return Ok(Attribution::default());
+    }
+    let mut tap = Tap::new(&capture, cancel);
+    let output = model.forward(&batch, &mut tap)?;
+    let activations = tap.finish();
+
+    let wanted = items.iter().flat_map(|item| item.positions.iter().map(move |p| (item, *p)));
+    let targets = target::resolve(wanted, &output, &model.unembed)?;
+    from_activations(model, rows, targets, &activations, &output, options)
+}
+
+/// Attributes from what a forward pass left behind: the points of [`project::points`] and its output, at the same rows.
+fn from_activations(
+    model: &Transformer,
+    rows: Vec<Row>,
+    targets: Vec<Resolved>,
+    activations: &Activations,
+    output: &Output,
+    options: &Options,
+) -> Result<Attribution> {
+    let directions = Directions::of(&targets, options.norm, model)?;
+    let head_values = project::by_head(model, activations, &directions)?;
+    let constant: Vec<f64> = (0..rows.len()).map(|row| directions.of_row(row).constant).collect();
+    let measured = target::measure(&targets, output, &model.unembed)?;
+
+    let fine = Component::all(Unit::Head, &model.config);
+    let certificates = certificate::certify(&head_values, fine.len(), &constant, &measured);
+    if options.on_violation == OnViolation::Throw && options.norm != Some(NormTreatment::None) {
+        certificate::check(&certificates, &rows)?;
+    }
+    let columns = component::columns(options.unit, &model.config);
+    let values = component::sum_columns(&head_values, &columns);
+    check_finite(&values, &rows)?;
+    Ok(Attribution { rows, targets, values, constant, certificates })
+}
+
+fn check_finite(values: &[f32], rows: &[Row]) -> Result<()> {
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(i) => {
+            let prompt = rows[i / (values.len() / rows.len())].prompt;
+            Err(PrismError::NotFinite { first: "the attribution".into(), prompt })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! What the forward pass takes: segments of prompts, laid out as rows of one matrix. No padding.
+//!
+//! A plain batch is one segment per prompt, at positions `0..T`, from layer 0. A segment may instead borrow the keys
+//! and values of the positions before it (a shared prefix, or an earlier run), and may enter at a later layer with its
+//! residual stream given (to resume after an intervention).
+
+use crate::config::ModelConfig;
+use crate::error::{PrismError, Result};
+use candle_core::Tensor;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Tokens that are computed together, at consecutive positions of one prompt.
+#[derive(Clone)]
+pub struct Segment {
+    /// Token ids, in order.
+    pub ids: Vec<u32>,
+    /// What lies at the positions before the first of `ids`; without it they begin at position 0.
+    pub past: Option<Past>,
+    /// Where the segment enters the model; without it at layer 0, by its embeddings.
+    pub resume: Option<Resume>,
+}
+
+/// Keys and values of earlier positions that a segment attends to without computing them.
+#[derive(Clone)]
+pub enum Past {
+    /// The first `length` positions of an earlier segment of this batch, with whatever that one borrows itself.
+    Segment {
+        /// Which segment; smaller than the borrower's own index.
+        index: usize,
+        /// How many positions, counted from position 0.
+        length: usize,
+    },
+    /// The positions of an earlier run.
+    Stored(Arc<KeyValues>),
+}
+
+/// Keys as the scores use them and values, per layer: two tensors [pos, n_key_value_heads, d_head].
+pub struct KeyValues {
+    /// One pair per layer.
+    pub layers: Vec<(Tensor, Tensor)>,
+    /// How many positions they cover, from position 0.
+    pub length: usize,
+}
+
+/// A layer and the residual stream that enters it.
+#[derive(Clone)]
+pub struct Resume {
+    /// The first layer to compute.
+    pub layer: usize,
+    /// [pos, d_model]
+    pub stream: Tensor,
+}
+
+/// Checked segments and their rows. Segments that enter later come later, so the rows that are under way at any layer
+/// are the first ones.
+pub struct Batch {
+    segments: Vec<Segment>,
+    rows: Vec<Range<usize>>,
+    starts: Vec<usize>,
+}
+
+impl Segment {
+    /// A whole prompt.
+    pub fn prompt(ids: impl Into<Vec<u32>>) -> Self {
+        Segment { ids: ids.into(), past: None, resume: None }
+    }
+
+    fn first_layer(&self) -> usize {
+        self.resume.as_ref().map_or(0, |r| r.layer)
+    }
+
+    /// Segments enter in this order: by their embeddings, then by the stream they bring, layer after layer.
+    fn order(&self) -> usize {
+        self.resume.as_ref().map_or(0, |r| r.layer + 1)
+    }
+
+    fn check_resume(&self, config: &ModelConfig) -> Result<()> {
+        match &self.resume {
+            Some(r) if r.layer >= config.n_layers || r.stream.dims() != [self.ids.len(), config.d_model] => {
+                let found = format!("a stream of shape {:?} into layer {}", r.stream.dims(), r.layer);
+                let expected =
+                    format!("[{}, {}] into one of {} layers", self.ids.len(), config.d_model, config.n_layers);
+                Err(PrismError::argument("resume", found, expected))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Batch {
+    /// Lays segments out as rows.
+    ///
+    /// # Errors
+    /// `TOKEN_RANGE`, `PROMPT_EMPTY`, `PROMPT_TOO_LONG`; `INVALID_ARGUMENT` where a segment borrows from one that is
+    /// not computed yet, or enters before the one ahead of it.
+    pub fn new(segments: Vec<Segment>, config: &ModelConfig) -> Result<Self> {
+        let (mut rows, mut starts) = (Vec::<Range<usize>>::new(), Vec::<usize>::new());
+        for (i, segment) in segments.iter().enumerate() {
+            let start = match &segment.past {
+                None => 0,
+                Some(Past::Stored(stored)) => stored.length,
+                Some(Past::Segment { index, length }) => {
+                    let there = if *index < i { starts[*index] + segments[*index].ids.len() } else { 0 };
+                    if there == 0 || *length > there {
+                        let found = format!("{length} positions of segment {index}");
+                        return Err(PrismError::argument("past", found, "positions of an earlier segment"));
+                    }
+                    *length
+                }
+            };
+            check_ids(&segment.ids, i, start, config)?;
+            segment.check_resume(config)?;
+            if i > 0 && segment.order() < segments[i - 1].order() {
+                return Err(PrismError::argument(
+                    "segments",
+                    "an earlier layer after a later one",
+                    "layers that never fall",
+                ));
+            }
+            let row = rows.last().map_or(0, |r| r.end);
+            rows.push(row..row + segment.ids.len());
+            starts.push(start);
+        }
+        Ok(Batch { segments, rows, starts })
+    }
+
+    /// One segment per prompt.
+    ///
+    /// # Errors
+    /// `TOKEN_RANGE`, `PROMPT_EMPTY`, `PROMPT_TOO_LONG`.
+    pub fn of_prompts<'a>(prompts: impl IntoIterator<Item = &'a [u32]>, config: &ModelConfig) -> Result<Self> {
+        Self::new(prompts.into_iter().map(Segment::prompt).collect(), config)
+    }
+
+    /// Its segments.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The rows of segment `i`.
+    pub fn rows(&self, i: usize) -> Range<usize> {
+        self.rows[i].clone()
+    }
+
+    /// The position of the first row of segment `i`.
+    pub fn start(&self, i: usize) -> usize {
+        self.starts[i]
+    }
+
+    /// How many segments are under way at layer `l`; they are the first ones.
+    pub fn active(&self, l: usize) -> usize {
+        self.segments.partition_point(|s| s.first_layer() <= l)
+    }
+
+    /// The segments that enter at layer `l` with a stream of their own.
+    pub fn entering(&self, l: usize) -> impl Iterator<Item = &Resume> {
+        self.segments.iter().filter_map(|s| s.resume.as_ref()).filter(move |r| r.layer == l)
+    }
+
+    /// Whether any segment enters by its embeddings.
+    pub fn has_embedded(&self) -> bool {
+        self.segments.first().is_some_and(|s| s.resume.is_none())
+    }
+
+    /// Ids and positions of the rows that enter by their embeddings.
+    pub fn embedded(&self) -> (Vec<u32>, Vec<u32>) {
+        let (mut ids, mut positions) = (Vec::new(), Vec::new());
+        for (segment, start) in self.segments.iter().zip(&self.starts).filter(|(s, _)| s.resume.is_none()) {
+            ids.extend(&segment.ids);
+            positions.extend((*start as u32..).take(segment.ids.len()));
+        }
+        (ids, positions)
+    }
+}
+
+/// Ids inside the vocabulary, at least one, and no more than the context takes. `prompt` is for the message.
+///
+/// # Errors
+/// `TOKEN_RANGE`, `PROMPT_EMPTY`, `PROMPT_TOO_LONG`.
+pub fn check_ids(ids: &[u32], prompt: usize, start: usize, config: &ModelConfig) -> Result<()> {
+    let length = start + ids.len();
+    if ids.is_empty() {
+        return Err(PrismError::PromptEmpty { prompt });
+    }
+    if length > config.n_context {
+        return Err(PrismError::PromptTooLong { prompt, length, n_context: config.n_context });
+    }
+    match ids.iter().find(|id| **id as usize >= config.d_vocab) {
+        Some(id) => Err(PrismError::TokenRange { id: u64::from(*id), d_vocab: config.d_vocab }),
+        None => Ok(()),
+    }
+}

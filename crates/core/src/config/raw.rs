@@ -1,0 +1,295 @@
+//! The keys of a `config.json`, each read with its kind and limits; what was never read is known at the end.
+
+use crate::error::{PrismError, Result};
+use crate::strict_json::UniqueMap;
+use serde_json::Value;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Limit of a config file, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Keys of any family that say nothing about the forward pass: provenance, training, generation, classification.
+pub(super) const HARMLESS: &[&str] = &[
+    "_attn_implementation_autoset",
+    "_commit_hash",
+    "_name_or_path",
+    "_num_labels",
+    "architectures",
+    "auto_map",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "chunk_size_feed_forward",
+    "diversity_penalty",
+    "do_sample",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "id2label",
+    "initializer_range",
+    "is_decoder",
+    "label2id",
+    "length_penalty",
+    "max_length",
+    "min_length",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_labels",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_past",
+    "output_scores",
+    "pad_token_id",
+    "prefix",
+    "problem_type",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers_version",
+    "typical_p",
+    "use_bfloat16",
+    "use_cache",
+];
+
+/// A parsed `config.json` that remembers which keys were asked for. A key that is `null` counts as absent, as it does
+/// in transformers.
+pub struct RawConfig {
+    file: String,
+    map: BTreeMap<String, Value>,
+    read: RefCell<BTreeSet<String>>,
+}
+
+impl RawConfig {
+    /// The bytes of a file of at most 1 MiB.
+    ///
+    /// # Errors
+    /// `CHECKPOINT_MISSING`, `IO_ERROR`, `CONFIG_INVALID`.
+    pub fn read(path: &Path) -> Result<Vec<u8>> {
+        crate::checkpoint::read_small(path, MAX_BYTES, |found| PrismError::ConfigInvalid {
+            file: path.display().to_string(),
+            key: "the file".into(),
+            found,
+            expected: "at most 1 MiB".into(),
+        })
+    }
+
+    /// Parses the bytes of a file; `file` is for messages.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` unless it is one JSON object without repeated keys.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
+        let parsed: std::result::Result<UniqueMap<Value>, _> = serde_json::from_slice(bytes);
+        match parsed {
+            Ok(UniqueMap(map)) => Ok(RawConfig { file: file.into(), map, read: RefCell::default() }),
+            Err(e) => Err(PrismError::ConfigInvalid {
+                file: file.into(),
+                key: "the file".into(),
+                found: format!("not readable as JSON ({e})"),
+                expected: "a JSON object".into(),
+            }),
+        }
+    }
+
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.read.borrow_mut().insert(key.into());
+        self.map.get(key).filter(|v| !v.is_null())
+    }
+
+    fn kind<T>(&self, key: &str, expected: &str, parse: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        parse(value).map(Some).ok_or_else(|| self.invalid(key, value, expected))
+    }
+
+    /// A whole number in `1..=limit`; `default` is the value of the family's transformers class.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn count(&self, key: &str, default: usize, limit: usize) -> Result<usize> {
+        Ok(self.optional_count(key, limit)?.unwrap_or(default))
+    }
+
+    /// As [`RawConfig::count`], with `None` where the key is absent.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn optional_count(&self, key: &str, limit: usize) -> Result<Option<usize>> {
+        self.kind(key, &format!("a whole number from 1 to {limit}"), |v| {
+            usize::try_from(v.as_u64()?).ok().filter(|n| (1..=limit).contains(n))
+        })
+    }
+
+    /// A finite number above 0.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn positive(&self, key: &str, default: f64) -> Result<f64> {
+        let value = self.kind(key, "a finite number above 0", |v| v.as_f64().filter(|x| x.is_finite() && *x > 0.0))?;
+        Ok(value.unwrap_or(default))
+    }
+
+    /// `true` or `false`.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        Ok(self.kind(key, "true or false", Value::as_bool)?.unwrap_or(default))
+    }
+
+    /// A text.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn text(&self, key: &str) -> Result<Option<String>> {
+        self.kind(key, "a text", |v| v.as_str().map(String::from))
+    }
+
+    /// A token id below `d_vocab`; a list of them counts as absent (generation uses such lists, the forward pass none).
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn token(&self, key: &str, d_vocab: usize) -> Result<Option<u32>> {
+        let id =
+            self.kind(key, "a token id", |v| if v.is_array() { Some(None) } else { v.as_i64().map(Some) })?.flatten();
+        Ok(id.and_then(|id| u32::try_from(id).ok()).filter(|id| (*id as usize) < d_vocab))
+    }
+
+    /// A switch whose other setting is not implemented.
+    ///
+    /// # Errors
+    /// `CONFIG_UNSUPPORTED` where it is set, `CONFIG_INVALID` where it is no switch.
+    pub fn must_be_off(&self, key: &str, reason: &str) -> Result<()> {
+        if self.flag(key, false)? { Err(self.unsupported(key, reason)) } else { Ok(()) }
+    }
+
+    /// A list or object that must be empty.
+    ///
+    /// # Errors
+    /// `CONFIG_UNSUPPORTED` where it is not.
+    pub fn must_be_empty(&self, key: &str, reason: &str) -> Result<()> {
+        let empty = match self.get(key) {
+            None => true,
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(_) => false,
+        };
+        if empty { Ok(()) } else { Err(self.unsupported(key, reason)) }
+    }
+
+    /// The keys that were never read, are not `null` and are not known to be harmless.
+    pub fn unread(&self, harmless: &[&str]) -> Vec<String> {
+        let read = self.read.borrow();
+        let ignored = |key: &str| read.contains(key) || HARMLESS.contains(&key) || harmless.contains(&key);
+        self.map.iter().filter(|(k, v)| !v.is_null() && !ignored(k)).map(|(k, _)| k.clone()).collect()
+    }
+
+    /// The error for a value that is not of its kind.
+    pub fn invalid(&self, key: &str, found: impl ToString, expected: impl Into<String>) -> PrismError {
+        let (file, found) = (self.file.clone(), found.to_string());
+        PrismError::ConfigInvalid { file, key: key.into(), found, expected: expected.into() }
+    }
+
+    /// The error for a value that is of its kind and not implemented.
+    pub fn unsupported(&self, key: &str, reason: &str) -> PrismError {
+        let mut value = self.map.get(key).map(Value::to_string).unwrap_or_else(|| "absent".into());
+        if value.len() > 80 {
+            value = value.chars().take(79).collect::<String>() + "…";
+        }
+        PrismError::ConfigUnsupported { file: self.file.clone(), key: key.into(), value, reason: reason.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(json: &str) -> RawConfig {
+        RawConfig::parse("config.json", json.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_one_json_object_is_invalid() {
+        for bytes in [&b""[..], b"[]", b"{", b"\xff", br#"{"a": 1, "a": 2}"#, br#"{"a": NaN}"#, br#"{"a": 1e400}"#] {
+            assert_eq!(RawConfig::parse("c", bytes).err().map(|e| e.code()), Some("CONFIG_INVALID"));
+        }
+    }
+
+    #[test]
+    fn numbers_have_limits() {
+        let c = raw(
+            r#"{"n": 8, "zero": 0, "neg": -1, "half": 1.5, "text": "8", "null": null, "big": 18446744073709551615}"#,
+        );
+        assert_eq!(c.count("n", 1, 8).unwrap(), 8);
+        assert_eq!(c.count("absent", 5, 8).unwrap(), 5);
+        assert_eq!(c.count("null", 5, 8).unwrap(), 5);
+        assert_eq!(c.optional_count("null", 8).unwrap(), None);
+        for key in ["zero", "neg", "half", "text", "big"] {
+            assert_eq!(c.count(key, 1, 100).unwrap_err().code(), "CONFIG_INVALID", "{key}");
+        }
+        assert_eq!(c.count("n", 1, 7).unwrap_err().details()["expected"], "a whole number from 1 to 7");
+    }
+
+    #[test]
+    fn floats_are_finite_and_positive() {
+        let c = raw(r#"{"eps": 1e-5, "zero": 0, "neg": -1.0, "flag": 1}"#);
+        assert_eq!(c.positive("eps", 1.0).unwrap(), 1e-5);
+        assert_eq!(c.positive("absent", 2.5).unwrap(), 2.5);
+        for key in ["zero", "neg"] {
+            assert_eq!(c.positive(key, 1.0).unwrap_err().code(), "CONFIG_INVALID", "{key}");
+        }
+        assert_eq!(c.flag("flag", false).unwrap_err().code(), "CONFIG_INVALID");
+        assert_eq!(c.text("eps").unwrap_err().code(), "CONFIG_INVALID");
+    }
+
+    #[test]
+    fn what_is_set_and_not_implemented_is_unsupported() {
+        let c = raw(r#"{"on": true, "off": false, "list": [1], "none": [], "map": {}}"#);
+        assert_eq!(c.must_be_off("on", "no").unwrap_err().code(), "CONFIG_UNSUPPORTED");
+        c.must_be_off("off", "no").unwrap();
+        assert_eq!(c.must_be_empty("list", "no").unwrap_err().code(), "CONFIG_UNSUPPORTED");
+        assert_eq!(c.must_be_empty("on", "no").unwrap_err().code(), "CONFIG_UNSUPPORTED");
+        c.must_be_empty("none", "no").unwrap();
+        c.must_be_empty("map", "no").unwrap();
+    }
+
+    #[test]
+    fn tokens_outside_the_vocabulary_count_as_absent() {
+        let c = raw(r#"{"bos": 3, "none": -1, "beyond": 10, "list": [1, 2], "text": "a"}"#);
+        assert_eq!(c.token("bos", 10).unwrap(), Some(3));
+        for key in ["none", "beyond", "list", "absent"] {
+            assert_eq!(c.token(key, 10).unwrap(), None, "{key}");
+        }
+        assert_eq!(c.token("text", 10).unwrap_err().code(), "CONFIG_INVALID");
+    }
+
+    #[test]
+    fn unread_keys_are_those_nobody_knows() {
+        let c = raw(r#"{"n": 8, "architectures": [], "resid_pdrop": 0.1, "odd": 1, "nothing": null}"#);
+        c.count("n", 1, 8).unwrap();
+        assert_eq!(c.unread(&["resid_pdrop"]), ["odd"]);
+    }
+
+    #[test]
+    fn long_values_are_cut_in_messages() {
+        let c = raw(&format!(r#"{{"k": "{}"}}"#, "x".repeat(500)));
+        assert!(c.unsupported("k", "no").to_string().len() < 400);
+    }
+}

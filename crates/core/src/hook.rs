@@ -1,0 +1,261 @@
+//! Hook points: the places of the forward pass that have a name. Names and shapes are TransformerLens's; values are
+//! those of the Hugging Face forward pass, nothing folded or centred.
+
+use crate::config::{ModelConfig, Positions};
+use crate::error::{PrismError, Result};
+use BlockPoint::*;
+use Dim::*;
+use std::fmt;
+
+/// What an axis of a captured tensor counts. There is no batch axis: values are kept per prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)] // the names are the crate's glossary
+pub enum Dim {
+    Pos,
+    QueryPos,
+    KeyPos,
+    Head,
+    KvHead,
+    DHead,
+    DModel,
+    DMlp,
+    Expert,
+    One,
+}
+
+impl Dim {
+    /// The name of the axis.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pos => "pos",
+            QueryPos => "query_pos",
+            KeyPos => "key_pos",
+            Head => "head",
+            KvHead => "kv_head",
+            DHead => "d_head",
+            DModel => "d_model",
+            DMlp => "d_mlp",
+            Expert => "expert",
+            One => "one",
+        }
+    }
+}
+
+/// A named place of the forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // the table below is the documentation
+pub enum HookPoint {
+    Embed,
+    PosEmbed,
+    Block(usize, BlockPoint),
+    FinalScale,
+    FinalNormalized,
+}
+
+/// A place inside a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)] // the table below is the documentation
+pub enum BlockPoint {
+    ResidPre,
+    Ln1Scale,
+    Ln1Normalized,
+    Q,
+    K,
+    V,
+    RotQ,
+    RotK,
+    AttnScores,
+    Pattern,
+    Z,
+    HeadResult,
+    Ln1PostScale,
+    Ln1PostNormalized,
+    AttnOut,
+    ResidMid,
+    Ln2Scale,
+    Ln2Normalized,
+    MlpPre,
+    MlpPreLinear,
+    MlpPost,
+    RouterWeights,
+    Ln2PostScale,
+    Ln2PostNormalized,
+    MlpOut,
+    ResidPost,
+}
+
+/// Every point of a block, in the order of the forward pass.
+const BLOCK_POINTS: [(BlockPoint, &str, &[Dim]); 26] = [
+    (ResidPre, "hook_resid_pre", &[Pos, DModel]),
+    (Ln1Scale, "ln1.hook_scale", &[Pos, One]),
+    (Ln1Normalized, "ln1.hook_normalized", &[Pos, DModel]),
+    (Q, "attn.hook_q", &[Pos, Head, DHead]),
+    (K, "attn.hook_k", &[Pos, KvHead, DHead]),
+    (V, "attn.hook_v", &[Pos, KvHead, DHead]),
+    (RotQ, "attn.hook_rot_q", &[Pos, Head, DHead]),
+    (RotK, "attn.hook_rot_k", &[Pos, KvHead, DHead]),
+    (AttnScores, "attn.hook_attn_scores", &[Head, QueryPos, KeyPos]),
+    (Pattern, "attn.hook_pattern", &[Head, QueryPos, KeyPos]),
+    (Z, "attn.hook_z", &[Pos, Head, DHead]),
+    (HeadResult, "attn.hook_result", &[Pos, Head, DModel]),
+    (Ln1PostScale, "ln1_post.hook_scale", &[Pos, One]),
+    (Ln1PostNormalized, "ln1_post.hook_normalized", &[Pos, DModel]),
+    (AttnOut, "hook_attn_out", &[Pos, DModel]),
+    (ResidMid, "hook_resid_mid", &[Pos, DModel]),
+    (Ln2Scale, "ln2.hook_scale", &[Pos, One]),
+    (Ln2Normalized, "ln2.hook_normalized", &[Pos, DModel]),
+    (MlpPre, "mlp.hook_pre", &[Pos, DMlp]),
+    (MlpPreLinear, "mlp.hook_pre_linear", &[Pos, DMlp]),
+    (MlpPost, "mlp.hook_post", &[Pos, DMlp]),
+    (RouterWeights, "mlp.hook_router_weights", &[Pos, Expert]),
+    (Ln2PostScale, "ln2_post.hook_scale", &[Pos, One]),
+    (Ln2PostNormalized, "ln2_post.hook_normalized", &[Pos, DModel]),
+    (MlpOut, "hook_mlp_out", &[Pos, DModel]),
+    (ResidPost, "hook_resid_post", &[Pos, DModel]),
+];
+
+impl BlockPoint {
+    fn entry(self) -> (&'static str, &'static [Dim]) {
+        let (_, name, dims) = BLOCK_POINTS[self as usize];
+        (name, dims)
+    }
+
+    /// Why a model has no such point; `None` where it has.
+    fn absent(self) -> Option<&'static str> {
+        match self {
+            RotQ | RotK => Some("the model has neither rotary positions nor a norm of queries and keys"),
+            Ln1PostScale | Ln1PostNormalized | Ln2PostScale | Ln2PostNormalized => {
+                Some("the model has no norm after its sublayers")
+            }
+            MlpPreLinear => Some("the MLP is not gated"),
+            RouterWeights => Some("the MLP has no experts"),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for HookPoint {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            HookPoint::Embed => f.write_str("hook_embed"),
+            HookPoint::PosEmbed => f.write_str("hook_pos_embed"),
+            HookPoint::Block(l, point) => write!(f, "blocks.{l}.{}", point.entry().0),
+            HookPoint::FinalScale => f.write_str("ln_final.hook_scale"),
+            HookPoint::FinalNormalized => f.write_str("ln_final.hook_normalized"),
+        }
+    }
+}
+
+impl HookPoint {
+    /// The axes of its values.
+    pub fn dims(self) -> &'static [Dim] {
+        match self {
+            HookPoint::FinalScale => &[Pos, One],
+            HookPoint::Block(_, point) => point.entry().1,
+            _ => &[Pos, DModel],
+        }
+    }
+
+    /// Every point that the model has, in the order of the forward pass.
+    pub fn all(config: &ModelConfig) -> Vec<HookPoint> {
+        Self::named(config).filter(|p| p.absent(config).is_none()).collect()
+    }
+
+    /// Why the model has no such point; `None` where it has.
+    pub fn absent(self, config: &ModelConfig) -> Option<&'static str> {
+        match self {
+            HookPoint::PosEmbed => match config.positions {
+                Positions::Learned => None,
+            },
+            HookPoint::Block(_, point) => point.absent(),
+            _ => None,
+        }
+    }
+
+    /// The point of this name.
+    ///
+    /// # Errors
+    /// `UNKNOWN_HOOK`, with the reason and the nearest names that the model has.
+    pub fn parse(name: &str, config: &ModelConfig) -> Result<HookPoint> {
+        let unknown = |reason: &str, nearest| {
+            Err(PrismError::UnknownHook { name: name.chars().take(200).collect(), reason: reason.into(), nearest })
+        };
+        match Self::named(config).find(|p| p.to_string() == name) {
+            Some(point) => match point.absent(config) {
+                None => Ok(point),
+                Some(reason) => unknown(reason, Vec::new()),
+            },
+            None => unknown("no such name", Self::nearest(name, config)),
+        }
+    }
+
+    fn named(config: &ModelConfig) -> impl Iterator<Item = HookPoint> {
+        let block = |l| BLOCK_POINTS.iter().map(move |(point, ..)| HookPoint::Block(l, *point));
+        let first = [HookPoint::Embed, HookPoint::PosEmbed].into_iter();
+        first.chain((0..config.n_layers).flat_map(block)).chain([HookPoint::FinalScale, HookPoint::FinalNormalized])
+    }
+
+    fn nearest(name: &str, config: &ModelConfig) -> Vec<String> {
+        let name: String = name.chars().take(80).collect();
+        let mut scored: Vec<_> = Self::all(config)
+            .into_iter()
+            .map(|p| p.to_string())
+            .map(|known| (strsim::damerau_levenshtein(&name, &known), known))
+            .collect();
+        scored.sort();
+        scored.into_iter().take(3).filter(|(distance, _)| *distance <= 12).map(|(_, known)| known).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+
+    fn config() -> ModelConfig {
+        let json = br#"{"model_type": "gpt2", "n_layer": 2, "n_embd": 8, "n_head": 2}"#;
+        ModelConfig::resolve(RawConfig::parse("config.json", json).unwrap(), false).unwrap()
+    }
+
+    #[test]
+    fn the_table_is_in_the_order_of_the_enum() {
+        for (i, (point, ..)) in BLOCK_POINTS.iter().enumerate() {
+            assert_eq!(*point as usize, i);
+        }
+    }
+
+    #[test]
+    fn every_name_parses_to_its_point() {
+        let config = config();
+        let all = HookPoint::all(&config);
+        assert_eq!(all.len(), 4 + 2 * (26 - 8));
+        for point in all {
+            assert_eq!(HookPoint::parse(&point.to_string(), &config).unwrap(), point);
+        }
+    }
+
+    #[test]
+    fn a_point_that_the_model_lacks_is_refused_with_the_reason() {
+        for (name, word) in [
+            ("blocks.0.attn.hook_rot_q", "rotary"),
+            ("blocks.1.ln2_post.hook_scale", "after its sublayers"),
+            ("blocks.0.mlp.hook_pre_linear", "gated"),
+            ("blocks.0.mlp.hook_router_weights", "experts"),
+        ] {
+            let error = HookPoint::parse(name, &config()).unwrap_err();
+            assert_eq!(error.code(), "UNKNOWN_HOOK");
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_name_gets_the_nearest() {
+        let error = HookPoint::parse("blocks.1.attn.hook_patern", &config()).unwrap_err();
+        assert_eq!(error.details()["nearest"][0], "blocks.1.attn.hook_pattern");
+        let error = HookPoint::parse("blocks.2.attn.hook_z", &config()).unwrap_err(); // there are two layers
+        assert_eq!(error.details()["nearest"][0], "blocks.0.attn.hook_z");
+        let error = HookPoint::parse(&"x".repeat(100_000), &config()).unwrap_err();
+        assert!(error.to_string().len() < 1000);
+        assert_eq!(error.details()["nearest"], serde_json::json!([]));
+    }
+}

@@ -1,0 +1,35 @@
+//! Direct logit attribution of transformer language models: which components of the residual stream decide a logit.
+//!
+//! The glossary of sizes, used in every name, error and comment:
+//!
+//! | name | what | name | what |
+//! |---|---|---|---|
+//! | `n_layers` (`L`, index `l`) | blocks | `d_model` (`d`) | width of the residual stream |
+//! | `n_heads` (`H`, index `h`) | query heads per layer | `d_head` (`e`) | width of one head |
+//! | `n_key_value_heads` (`G`) | key and value heads | `d_mlp` (`m`) | hidden width of the MLP |
+//! | `pos` (`T`) | positions of a prompt | `d_vocab` (`V`) | tokens of the vocabulary |
+//! | `rows` (`R`) | (prompt, position) pairs of a batch | `query_pos`, `key_pos` | where attention looks from and to |
+//!
+//! The way of the data: `config` and `checkpoint` → `model` → `attribution`, and never back. `run` puts prompts into
+//! chunks and chunks onto threads.
+
+pub mod attribution;
+pub mod batch;
+pub mod cancel;
+pub mod checkpoint;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod fence;
+pub mod hook;
+pub mod memory;
+pub mod model;
+pub mod ops;
+pub mod rows;
+pub mod run;
+pub mod session;
+mod strict_json;
+pub mod tap;
+pub mod tokenizer;
+
+pub use error::{CODES, PrismError, Result};

@@ -1,0 +1,83 @@
+//! How much memory can be taken, and how much a run will take: a refusal with both figures beats the kernel's killer.
+
+use crate::config::ModelConfig;
+use crate::error::{PrismError, Result};
+use std::fs::read_to_string;
+
+/// Bytes that can be taken now: what the system has available, less where the control group or `limit` allows less.
+/// `None` where the system does not tell and there is no limit.
+pub fn available(limit: Option<u64>) -> Option<u64> {
+    [system_available(), group_available(), limit].into_iter().flatten().min()
+}
+
+/// That `needed` bytes can be taken.
+///
+/// # Errors
+/// `MEMORY`.
+pub fn check(purpose: &str, needed: u64, limit: Option<u64>) -> Result<()> {
+    match available(limit) {
+        Some(available) if needed > available => Err(PrismError::Memory { purpose: purpose.into(), needed, available }),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of the weights in f32.
+pub fn weights(config: &ModelConfig) -> u64 {
+    4 * config.n_parameters() as u64
+}
+
+/// Peak bytes of one forward pass over prompts of these lengths: the widest moment of a block (stream, norm, queries,
+/// keys, values and z of all rows; scores, pattern and one temporary of the longest prompt; or the MLP's two hidden
+/// layers), and what is kept per wanted row (z and MLP output of every layer).
+pub fn forward(config: &ModelConfig, lengths: &[usize], kept_rows: usize) -> u64 {
+    let rows: usize = lengths.iter().sum();
+    let longest = lengths.iter().max().copied().unwrap_or(0);
+    let (d, z) = (config.d_model, config.n_heads * config.d_head);
+    let attention = rows * (4 * d + 6 * z) + 3 * config.n_heads * longest * longest;
+    let mlp = rows * (5 * d + 3 * config.d_mlp);
+    let kept = kept_rows * (config.n_layers * (z + d) + 6 * d);
+    4 * (attention.max(mlp) + kept) as u64
+}
+
+fn system_available() -> Option<u64> {
+    let text = read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
+}
+
+/// What the control group leaves (version 2, then version 1); page cache that can be dropped counts as used there, so
+/// it is taken off.
+fn group_available() -> Option<u64> {
+    let number = |path: &str| read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let group = |max: &str, used: &str, stat: &str| {
+        let text = read_to_string(stat).ok()?;
+        let cache =
+            text.lines().find_map(|line| line.strip_prefix("inactive_file ")).and_then(|n| n.trim().parse().ok());
+        let used = number(used)?.saturating_sub(cache.unwrap_or(0));
+        Some(number(max)?.saturating_sub(used))
+    };
+    let v2 = "/sys/fs/cgroup/memory";
+    let v1 = "/sys/fs/cgroup/memory/memory";
+    group(&format!("{v2}.max"), &format!("{v2}.current"), &format!("{v2}.stat"))
+        .or_else(|| group(&format!("{v1}.limit_in_bytes"), &format!("{v1}.usage_in_bytes"), &format!("{v1}.stat")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_counts_and_both_figures_are_named() {
+        assert!(available(Some(1000)).unwrap() <= 1000);
+        check("a test", 1000, Some(1000)).unwrap();
+        let error = check("a test", 1001, Some(1000)).unwrap_err();
+        assert_eq!(error.details(), serde_json::json!({ "purpose": "a test", "needed": 1001, "available": 1000 }));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn linux_tells_what_is_available() {
+        let bytes = system_available().unwrap();
+        assert!(bytes > 1 << 20 && bytes < 1 << 50, "{bytes}");
+    }
+}

@@ -1,0 +1,122 @@
+//! The one transformer. `forward` reads as the formula:
+//!
+//! ```text
+//! x = embed(ids) + pos_embed(positions)
+//! for every block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))
+//! logits = unembed(ln_final(x))
+//! ```
+//!
+//! A family differs by its [`ModelConfig`]; a branch here is worth it only where the mathematics is new.
+
+mod attention;
+mod block;
+mod embed;
+mod load;
+mod mlp;
+mod norm;
+mod unembed;
+
+pub use attention::Attention;
+pub use block::Block;
+pub use embed::Embed;
+pub use load::load;
+pub use mlp::Mlp;
+pub use norm::NormLayer;
+pub use unembed::Unembed;
+
+use crate::batch::Batch;
+use crate::config::ModelConfig;
+use crate::error::{PrismError, Result};
+use crate::hook::HookPoint;
+use crate::tap::Tap;
+use attention::KeysValues;
+use candle_core::{Device, Tensor};
+
+/// A matrix and its bias: `y = x W + b`.
+pub struct Linear {
+    /// [in, out]
+    pub weight: Tensor,
+    /// [out]
+    pub bias: Option<Tensor>,
+}
+
+impl Linear {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        crate::ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+}
+
+/// The weights of a model, and its forward pass.
+pub struct Transformer {
+    /// What it was built from.
+    pub config: ModelConfig,
+    /// Token and position embeddings.
+    pub embed: Embed,
+    /// Blocks in order.
+    pub blocks: Vec<Block>,
+    /// The norm before the unembedding.
+    pub ln_final: NormLayer,
+    /// From the residual stream to logits.
+    pub unembed: Unembed,
+    /// Where the weights are.
+    pub device: Device,
+}
+
+/// What comes out at the rows that the tap keeps.
+pub struct Output {
+    /// The residual stream after the last block, [kept rows, d_model].
+    pub stream: Tensor,
+    /// The same through the final norm: what the unembedding reads, [kept rows, d_model].
+    pub normed: Tensor,
+}
+
+impl Transformer {
+    /// Runs the segments of a batch and returns the final residual stream at the tap's rows; every segment must have
+    /// been under way for at least one layer.
+    ///
+    /// # Errors
+    /// `ABORTED` between two layers, `NOT_FINITE` with the first layer whose output was not, `INTERNAL`.
+    pub fn forward(&self, batch: &Batch, tap: &mut Tap) -> Result<Output> {
+        let mut under_way = None;
+        for (l, block) in self.blocks.iter().enumerate() {
+            tap.cancel.check()?;
+            let Some(x) = self.enter(under_way, batch, l, tap)? else {
+                under_way = None; // every segment enters at a later layer
+                continue;
+            };
+            let x = block.forward(x, &mut KeysValues::new(batch, l), tap)?;
+            self.check_finite(&x, batch, l)?;
+            under_way = Some(x);
+        }
+        let x = under_way.ok_or_else(|| PrismError::argument("segments", "none", "at least one"))?;
+        let stream = tap.select(&x)?;
+        let normed = self.ln_final.forward_final(&stream, tap)?;
+        Ok(Output { stream, normed })
+    }
+
+    /// Infinities and NaN survive every later layer and the sum, so one number per row tells.
+    fn check_finite(&self, x: &Tensor, batch: &Batch, l: usize) -> Result<()> {
+        if x.sum_all()?.to_scalar::<f32>()?.is_finite() {
+            return Ok(());
+        }
+        let sums: Vec<f32> = x.sum(1)?.to_vec1()?;
+        let Some(row) = sums.iter().position(|sum| !sum.is_finite()) else {
+            return Ok(()); // every row is finite, only their total is too large
+        };
+        let prompt = (0..batch.segments().len()).find(|i| batch.rows(*i).contains(&row)).unwrap_or(0);
+        Err(PrismError::NotFinite {
+            first: HookPoint::Block(l, crate::hook::BlockPoint::ResidPost).to_string(),
+            prompt,
+        })
+    }
+
+    /// Adds the rows of the segments that enter at layer `l`; they stand behind those under way.
+    fn enter(&self, under_way: Option<Tensor>, batch: &Batch, l: usize, tap: &mut Tap) -> Result<Option<Tensor>> {
+        let mut rows: Vec<Tensor> = under_way.into_iter().collect();
+        if l == 0 && batch.has_embedded() {
+            rows.push(self.embed.forward(batch, tap)?);
+        }
+        rows.extend(batch.entering(l).map(|resume| resume.stream.clone()));
+        Ok(if rows.len() < 2 { rows.pop() } else { Some(Tensor::cat(&rows, 0)?) })
+    }
+}

@@ -1,0 +1,148 @@
+//! From prompts to results: chunks of whole prompts, one whole forward pass per thread, results in order.
+
+use crate::attribution::{self, Attribution, Item, Options, Target};
+use crate::cancel::Cancel;
+use crate::error::{PrismError, Result};
+use crate::fence::fenced;
+use crate::memory;
+use crate::model::Transformer;
+use rayon::ThreadPool;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Tokens of a chunk, unless a prompt alone is longer: enough rows for full speed, few enough to stay in cache.
+pub const CHUNK_TOKENS: usize = 256;
+
+/// What a job carries with it.
+pub struct Job<'a> {
+    /// Set to stop at the next layer.
+    pub cancel: &'a Cancel,
+    /// Called with the prompts done and their number, from any thread.
+    pub progress: &'a (dyn Fn(usize, usize) + Sync),
+}
+
+/// Where to run.
+pub struct Place<'a> {
+    /// The model.
+    pub model: &'a Transformer,
+    /// Threads to run on.
+    pub pool: &'a ThreadPool,
+    /// Bytes that a run may take, if the user set a limit; weights not counted.
+    pub memory_limit: Option<u64>,
+}
+
+/// One prompt of a call.
+pub struct Work {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Wanted positions, rising.
+    pub positions: Vec<usize>,
+    /// What is attributed there.
+    pub target: Target,
+}
+
+/// Attributes over all prompts.
+///
+/// # Errors
+/// `MEMORY` before anything is run, `ABORTED`, and those of [`attribution::attribute`].
+pub fn attribute(
+    place: &Place,
+    work: &[Work],
+    options: &Options,
+    chunk_tokens: usize,
+    job: &Job,
+) -> Result<Attribution> {
+    let chunks = plan(work, chunk_tokens);
+    let threads = check_memory(place, work, &chunks)?;
+    let done = AtomicUsize::new(0);
+    let parts = each_chunk(place.pool, threads, &chunks, |chunk| {
+        let item = |prompt: usize| {
+            let Work { ids, positions, target } = &work[prompt];
+            Item { prompt, ids, positions, target }
+        };
+        let items: Vec<Item> = chunk.clone().map(item).collect();
+        let part = attribution::attribute(place.model, &items, options, job.cancel)?;
+        let before = done.fetch_add(items.len(), Ordering::Relaxed);
+        (job.progress)(before + items.len(), work.len());
+        Ok(part)
+    })?;
+    Ok(parts.into_iter().fold(Attribution::default(), |mut all, part| {
+        all.append(part);
+        all
+    }))
+}
+
+/// Consecutive prompts of at most `chunk_tokens` together, at least one.
+fn plan(work: &[Work], chunk_tokens: usize) -> Vec<Range<usize>> {
+    let mut chunks = Vec::<Range<usize>>::new();
+    let mut tokens = 0;
+    for (i, Work { ids, .. }) in work.iter().enumerate() {
+        match chunks.last_mut() {
+            Some(chunk) if tokens + ids.len() <= chunk_tokens => {
+                chunk.end = i + 1;
+                tokens += ids.len();
+            }
+            _ => {
+                chunks.push(i..i + 1);
+                tokens = ids.len();
+            }
+        }
+    }
+    chunks
+}
+
+/// How many chunks may run at once without going over the memory; at least one must fit.
+fn check_memory(place: &Place, work: &[Work], chunks: &[Range<usize>]) -> Result<usize> {
+    let needs = |chunk: &Range<usize>| {
+        let lengths: Vec<usize> = work[chunk.clone()].iter().map(|w| w.ids.len()).collect();
+        let kept = work[chunk.clone()].iter().map(|w| w.positions.len()).sum();
+        memory::forward(&place.model.config, &lengths, kept)
+    };
+    let largest = chunks.iter().map(needs).max().unwrap_or(0);
+    memory::check("the forward pass", largest, place.memory_limit)?;
+    let fitting = memory::available(place.memory_limit).map_or(usize::MAX, |bytes| (bytes / largest.max(1)) as usize);
+    Ok(fitting.clamp(1, place.pool.current_num_threads()))
+}
+
+/// Runs `each` on every chunk, at most `threads` at once, and returns the results in order; the first error stops the
+/// rest. Every thread takes the next chunk from a counter: a chunk is never a stealable task, for a thread that waits
+/// inside a matrix product would begin a second forward pass on top of its first.
+fn each_chunk<T: Send>(
+    pool: &ThreadPool,
+    threads: usize,
+    chunks: &[Range<usize>],
+    each: impl Fn(&Range<usize>) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, Result<T>)>> = Mutex::new(Vec::new());
+    pool.broadcast(|thread| {
+        while thread.index() < threads {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(chunk) = chunks.get(i) else { break };
+            let result = fenced(|| each(chunk)).unwrap_or_else(|panic| Err(PrismError::Poisoned { panic }));
+            if result.is_err() {
+                next.store(chunks.len(), Ordering::Relaxed);
+            }
+            results.lock().unwrap_or_else(|e| e.into_inner()).push((i, result));
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(|e| e.into_inner());
+    results.sort_by_key(|(i, _)| *i);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// A pool of `threads` threads.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for 0 or more than 1,024, `INTERNAL` where the system gives no threads.
+pub fn pool(threads: Option<usize>) -> Result<ThreadPool> {
+    let available = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let threads = threads.unwrap_or(available);
+    if !(1..=1024).contains(&threads) {
+        return Err(PrismError::argument("threads", threads, "a whole number from 1 to 1024"));
+    }
+    let builder = rayon::ThreadPoolBuilder::new().num_threads(threads).stack_size(crate::engine::STACK_BYTES);
+    let named = builder.thread_name(|i| format!("logit-prism-{i}"));
+    named.build().map_err(|e| PrismError::Internal { place: "thread pool".into(), problem: e.to_string() })
+}

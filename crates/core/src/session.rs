@@ -1,0 +1,226 @@
+//! A loaded model and all that belongs to it: weights, tokenizer, threads, and the files it came from.
+
+use crate::attribution::{Attribution, Options, Target};
+use crate::batch::{Batch, check_ids};
+use crate::checkpoint::Checkpoint;
+use crate::config::{ModelConfig, RawConfig};
+use crate::error::{PrismError, Result};
+use crate::fence::fenced;
+use crate::hook::HookPoint;
+use crate::memory;
+use crate::model::{self, Transformer};
+use crate::rows::Positions;
+use crate::run::{self, Job, Place, Work};
+use crate::tap::{Activations, Capture, Tap};
+use crate::tokenizer::{Prompt, Token, Tokenizer};
+use candle_core::Device;
+use rayon::ThreadPool;
+use std::path::Path;
+use std::sync::Mutex;
+
+/// How to load.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Threads to compute on; all that the machine has, if not given.
+    pub threads: Option<usize>,
+    /// Bytes that weights and runs may take together.
+    pub memory_limit: Option<u64>,
+    /// Accept pre-tokenizer patterns that are not on the list of known ones.
+    pub allow_custom_regex: bool,
+    /// Accept config keys that nobody knows.
+    pub allow_unknown_config: bool,
+}
+
+/// A loaded model.
+pub struct Session {
+    /// The weights and their forward pass.
+    pub transformer: Transformer,
+    /// The checkpoint's tokenizer, if it has one.
+    pub tokenizer: Option<Tokenizer>,
+    checkpoint: Checkpoint,
+    config_bytes: Vec<u8>,
+    pool: ThreadPool,
+    memory_limit: Option<u64>,
+    poisoned: Mutex<Option<String>>,
+}
+
+/// A call of [`Session::attribute`].
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Prompts, of any lengths.
+    pub prompts: Vec<Prompt>,
+    /// One target for all prompts, or one per prompt.
+    pub targets: Vec<Target<Token>>,
+    /// Which positions.
+    pub positions: Positions,
+    /// Columns, norm and certificate.
+    pub options: Options,
+    /// Put a BOS token in front of texts, or leave it out, whatever the tokenizer does.
+    pub prepend_bos: Option<bool>,
+    /// Tokens per chunk; [`run::CHUNK_TOKENS`] if not given.
+    pub chunk_tokens: Option<usize>,
+}
+
+/// What one prompt left behind at some hook points.
+pub struct Observation {
+    /// The ids that were run.
+    pub ids: Vec<u32>,
+    /// Logits of the last position, [d_vocab].
+    pub logits: Vec<f32>,
+    /// Values at every position.
+    pub activations: Activations,
+}
+
+const CONFIG: &str = "config.json";
+
+impl Session {
+    /// Loads a checkpoint from a directory in Hugging Face format onto the CPU. Progress counts layers.
+    ///
+    /// # Errors
+    /// `IO_ERROR`, `CHECKPOINT_…`, `CONFIG_…`, `TENSOR_…`, `TOKENIZER_INVALID`, `PICKLE_REFUSED`, `MEMORY`, `ABORTED`,
+    /// `INVALID_ARGUMENT`.
+    pub fn load(dir: &Path, options: &LoadOptions, job: &Job) -> Result<Self> {
+        let pool = run::pool(options.threads)?;
+        std::fs::read_dir(dir).map_err(PrismError::io(dir, "read the directory"))?;
+        let config_path = dir.join(CONFIG);
+        let config_bytes = RawConfig::read(&config_path)?;
+        let raw = RawConfig::parse(&config_path.display().to_string(), &config_bytes)?;
+        let config = ModelConfig::resolve(raw, options.allow_unknown_config)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        memory::check("loading the weights", memory::weights(&config), options.memory_limit)?;
+        let tokenizer = Tokenizer::load(dir, config.bos_token, options.allow_custom_regex)?;
+
+        let n_layers = config.n_layers;
+        let transformer = model::load(config, &checkpoint, &Device::Cpu, |layers| {
+            (job.progress)(layers, n_layers);
+            job.cancel.check()
+        })?;
+        let memory_limit = options.memory_limit.map(|limit| limit - memory::weights(&transformer.config));
+        let poisoned = Mutex::new(None);
+        Ok(Session { transformer, tokenizer, checkpoint, config_bytes, pool, memory_limit, poisoned })
+    }
+
+    /// Attributes; returns the ids that were run beside the result.
+    ///
+    /// # Errors
+    /// Those of tokenising and of [`run::attribute`]; `POISONED` after a panic.
+    pub fn attribute(&self, call: &Call, job: &Job) -> Result<(Vec<Vec<u32>>, Attribution)> {
+        self.guarded(|| {
+            let work = self.prepare(call)?;
+            let place = Place { model: &self.transformer, pool: &self.pool, memory_limit: self.memory_limit };
+            let chunk_tokens = call.chunk_tokens.unwrap_or(run::CHUNK_TOKENS);
+            let result = run::attribute(&place, &work, &call.options, chunk_tokens, job)?;
+            Ok((work.into_iter().map(|w| w.ids).collect(), result))
+        })
+    }
+
+    /// Runs one prompt and keeps these hook points at every position.
+    ///
+    /// # Errors
+    /// `UNKNOWN_HOOK`, and those of tokenising and of the forward pass; `POISONED` after a panic.
+    pub fn observe(
+        &self,
+        prompt: &Prompt,
+        points: &[String],
+        prepend_bos: Option<bool>,
+        job: &Job,
+    ) -> Result<Observation> {
+        self.guarded(|| {
+            let model = &self.transformer;
+            let ids = self.ids(prompt, 0, prepend_bos)?;
+            let points = points.iter().map(|name| HookPoint::parse(name, &model.config)).collect::<Result<_>>()?;
+            let capture = Capture { points, rows: (0..ids.len() as u32).collect() };
+            memory::check(
+                "the forward pass",
+                memory::forward(&model.config, &[ids.len()], ids.len()),
+                self.memory_limit,
+            )?;
+            let mut tap = Tap::new(&capture, job.cancel);
+            let batch = Batch::of_prompts([&ids[..]], &model.config)?;
+            let output = self.pool.install(|| model.forward(&batch, &mut tap))?;
+            let last = output.normed.narrow(0, ids.len() - 1, 1)?;
+            let logits = model.unembed.logits(&last)?.flatten_all()?.to_vec1()?;
+            Ok(Observation { ids, logits, activations: tap.finish() })
+        })
+    }
+
+    /// SHA-256 over config and weights as they lie on disk.
+    ///
+    /// # Errors
+    /// `CHECKPOINT_INVALID` where a file has changed since it was loaded, `IO_ERROR`.
+    pub fn fingerprint(&self) -> Result<String> {
+        self.checkpoint.fingerprint(&self.config_bytes)
+    }
+
+    /// The ids of prompt number `index`.
+    ///
+    /// # Errors
+    /// `PROMPT_EMPTY`, `PROMPT_TOO_LONG`, `TOKEN_RANGE`, `TOKENIZER_MISSING`, `TOKENIZER_INVALID`, `INVALID_ARGUMENT`.
+    pub fn ids(&self, prompt: &Prompt, index: usize, prepend_bos: Option<bool>) -> Result<Vec<u32>> {
+        let ids = match prompt {
+            Prompt::Ids(_) if prepend_bos.is_some() => {
+                return Err(PrismError::argument(
+                    "prependBos",
+                    "given with token ids",
+                    "no prependBos: ids run verbatim",
+                ));
+            }
+            Prompt::Ids(ids) => ids.clone(),
+            Prompt::Text(text) if text.is_empty() => return Err(PrismError::PromptEmpty { prompt: index }),
+            Prompt::Text(text) => self.tokenizer("a text prompt")?.encode(text, prepend_bos)?,
+        };
+        check_ids(&ids, index, 0, &self.transformer.config)?;
+        Ok(ids)
+    }
+
+    /// The tokenizer; `needed_for` is for the message.
+    ///
+    /// # Errors
+    /// `TOKENIZER_MISSING`.
+    pub fn tokenizer(&self, needed_for: &str) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| PrismError::TokenizerMissing { needed_for: needed_for.into() })
+    }
+
+    fn prepare(&self, call: &Call) -> Result<Vec<Work>> {
+        let config = &self.transformer.config;
+        let (n_prompts, n_targets) = (call.prompts.len(), call.targets.len());
+        if n_prompts == 0 {
+            return Err(PrismError::argument("prompts", "an empty list", "at least one prompt"));
+        }
+        if n_targets != 1 && n_targets != n_prompts {
+            let found = format!("{n_targets} targets for {n_prompts} prompts");
+            return Err(PrismError::argument("targets", found, "one target, or one per prompt"));
+        }
+        if call.chunk_tokens == Some(0) {
+            return Err(PrismError::argument("batchTokens", 0, "a whole number from 1 on"));
+        }
+        call.positions.check(n_prompts)?;
+        let prepare = |(index, prompt)| {
+            let ids = self.ids(prompt, index, call.prepend_bos)?;
+            let target = call.targets[index.min(n_targets - 1)].try_map(|token| self.token(token, prompt))?;
+            target.check(config.d_vocab, config.d_model)?;
+            Ok(Work { positions: call.positions.of(index, ids.len())?, ids, target })
+        };
+        call.prompts.iter().enumerate().map(prepare).collect()
+    }
+
+    fn token(&self, token: &Token, prompt: &Prompt) -> Result<u32> {
+        match token {
+            Token::Id(id) => Ok(*id),
+            Token::Text(text) => self.tokenizer("a token given as text")?.token(text, prompt),
+        }
+    }
+
+    /// Runs `f`; a panic inside it, or on one of its threads, leaves the model unusable but the process alive.
+    fn guarded<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut poisoned = self.poisoned.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(panic) = poisoned.clone() {
+            return Err(PrismError::Poisoned { panic });
+        }
+        let result = fenced(f).unwrap_or_else(|panic| Err(PrismError::Poisoned { panic }));
+        if let Err(PrismError::Poisoned { panic }) = &result {
+            *poisoned = Some(panic.clone());
+        }
+        result
+    }
+}

@@ -1,0 +1,110 @@
+//! One `tap` at every hook point: it keeps what was asked for, and hands on what the rest of the model is to see.
+
+use crate::cancel::Cancel;
+use crate::error::Result;
+use crate::hook::HookPoint;
+use candle_core::Tensor;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What to keep of a forward pass.
+#[derive(Debug, Clone, Default)]
+pub struct Capture {
+    /// The points; nothing is formed that is not named here.
+    pub points: BTreeSet<HookPoint>,
+    /// The rows of the batch to keep, rising.
+    pub rows: Vec<u32>,
+}
+
+/// What was kept.
+#[derive(Default)]
+pub struct Activations {
+    rows: BTreeMap<HookPoint, Tensor>,
+    squares: BTreeMap<HookPoint, Vec<Tensor>>,
+}
+
+impl Activations {
+    /// The kept rows of a point whose first axis is the position: [rows, …].
+    pub fn rows(&self, point: HookPoint) -> Option<&Tensor> {
+        self.rows.get(&point)
+    }
+
+    /// Scores or pattern of one segment, [head, query_pos, key_pos], at the kept query positions.
+    pub fn square(&self, point: HookPoint, segment: usize) -> Option<&Tensor> {
+        self.squares.get(&point)?.get(segment)
+    }
+}
+
+/// The observer of one forward pass.
+pub struct Tap<'a> {
+    capture: &'a Capture,
+    /// Stops the pass at the next layer.
+    pub cancel: &'a Cancel,
+    kept: Activations,
+}
+
+impl<'a> Tap<'a> {
+    /// Keeps what `capture` names.
+    pub fn new(capture: &'a Capture, cancel: &'a Cancel) -> Self {
+        Tap { capture, cancel, kept: Activations::default() }
+    }
+
+    /// Whether a point has to be formed.
+    pub fn wants(&self, point: HookPoint) -> bool {
+        self.capture.points.contains(&point)
+    }
+
+    /// Passes a value [rows under way, …] through its point.
+    ///
+    /// # Errors
+    /// `INTERNAL` where the value is not of that shape.
+    pub fn rows(&mut self, point: HookPoint, value: Tensor) -> Result<Tensor> {
+        if self.wants(point) {
+            let kept = self.select(&value)?;
+            self.kept.rows.insert(point, kept);
+        }
+        Ok(value)
+    }
+
+    /// Passes a value that holds the kept rows only.
+    pub fn selected(&mut self, point: HookPoint, value: Tensor) -> Tensor {
+        if self.wants(point) {
+            self.kept.rows.insert(point, value.clone());
+        }
+        value
+    }
+
+    /// Passes scores or a pattern of one segment, [head, query_pos, key_pos], through its point; `first_row` is the
+    /// segment's first row. Segments come in order.
+    ///
+    /// # Errors
+    /// `INTERNAL` where the value is not of that shape.
+    pub fn square(&mut self, point: HookPoint, first_row: usize, value: Tensor) -> Result<Tensor> {
+        if self.wants(point) {
+            let rows = first_row as u32..(first_row + value.dim(1)?) as u32;
+            let wanted: Vec<u32> =
+                self.capture.rows.iter().filter(|r| rows.contains(r)).map(|r| r - rows.start).collect();
+            let wanted = Tensor::new(wanted, value.device())?;
+            self.kept.squares.entry(point).or_default().push(value.index_select(&wanted, 1)?);
+        }
+        Ok(value)
+    }
+
+    /// The kept rows of a value [rows under way, …].
+    ///
+    /// # Errors
+    /// `INTERNAL` where the value is not of that shape.
+    pub fn select(&self, value: &Tensor) -> Result<Tensor> {
+        let rows = &self.capture.rows;
+        let under_way = value.dim(0)? as u32;
+        if rows.len() == under_way as usize {
+            return Ok(value.clone()); // rows rise, so these are all of them
+        }
+        let rows: Vec<u32> = rows.iter().copied().filter(|r| *r < under_way).collect();
+        Ok(value.index_select(&Tensor::new(rows, value.device())?, 0)?)
+    }
+
+    /// What was kept.
+    pub fn finish(self) -> Activations {
+        self.kept
+    }
+}

@@ -1,0 +1,190 @@
+//! What the integration tests share: sessions on the fixtures, comparison, and checkpoints written for one test.
+#![allow(dead_code)] // every test binary uses a part
+
+use logit_prism_core::attribution::{Against, Answer, Attribution, OnViolation, Options, Target, Unit};
+use logit_prism_core::cancel::Cancel;
+use logit_prism_core::rows::Positions;
+use logit_prism_core::run::Job;
+use logit_prism_core::session::{Call, LoadOptions, Session};
+use logit_prism_core::tokenizer::{Prompt, Token};
+use logit_prism_core::{PrismError, Result};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/fixtures").join(name)
+}
+
+pub fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+pub fn with_job<T>(f: impl FnOnce(&Job) -> T) -> T {
+    f(&Job { cancel: &Cancel::default(), progress: &|_, _| {} })
+}
+
+pub fn load(dir: &Path) -> Result<Session> {
+    load_with(dir, &LoadOptions { threads: Some(2), ..LoadOptions::default() })
+}
+
+pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Session> {
+    with_job(|job| Session::load(dir, options, job))
+}
+
+/// The error of loading a directory.
+pub fn refusal(dir: &Path) -> PrismError {
+    load(dir).err().unwrap_or_else(|| panic!("{} was loaded", dir.display()))
+}
+
+/// The logit difference of two tokens.
+pub fn pair(answer: u64, against: u64) -> Target<Token> {
+    let against = Some(Against::Tokens(vec![Token::Id(against as u32)]));
+    Target::Tokens { answer: Answer::Tokens(vec![Token::Id(answer as u32)]), against }
+}
+
+pub fn call(prompts: Vec<Vec<u32>>, targets: Vec<Target<Token>>) -> Call {
+    Call {
+        prompts: prompts.into_iter().map(Prompt::Ids).collect(),
+        targets,
+        positions: Positions::Last,
+        options: Options { unit: Unit::Head, norm: None, on_violation: OnViolation::Throw },
+        prepend_bos: None,
+        chunk_tokens: None,
+    }
+}
+
+pub fn attribute(session: &Session, call: &Call) -> Result<Attribution> {
+    with_job(|job| session.attribute(call, job)).map(|(_, attribution)| attribution)
+}
+
+/// Prompts and the pair of every prompt, from a reference.json.
+pub fn reference_call(reference: &Value) -> Call {
+    let prompts = ids(&reference["prompts"]);
+    let targets = (0..prompts.len())
+        .map(|i| pair(reference["answer"][i].as_u64().unwrap(), reference["against"][i].as_u64().unwrap()));
+    call(prompts, targets.collect())
+}
+
+pub fn ids(value: &Value) -> Vec<Vec<u32>> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// Every number below a value, in order.
+pub fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(list) => list.iter().flat_map(numbers).collect(),
+        Value::Number(n) => vec![n.as_f64().unwrap()],
+        _ => Vec::new(),
+    }
+}
+
+/// Panics unless every number is within `tolerance (1 + |expected|)`; returns the largest of those ratios.
+#[track_caller]
+pub fn close(what: &str, found: impl IntoIterator<Item = f64>, expected: &[f64], tolerance: f64) -> f64 {
+    let found: Vec<f64> = found.into_iter().collect();
+    assert_eq!(found.len(), expected.len(), "{what}: number of elements");
+    assert!(!found.is_empty(), "{what}: nothing to compare");
+    let mut worst = 0f64;
+    for (i, (f, e)) in found.iter().zip(expected).enumerate() {
+        let error = if f == e { 0.0 } else { (f - e).abs() / (1.0 + e.abs()) };
+        assert!(error <= tolerance, "{what}: element {i} is {f}, expected {e}");
+        worst = worst.max(error);
+    }
+    worst
+}
+
+pub fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|v| f64::from(*v)).collect()
+}
+
+/// The columns of `Unit::Head` at one row of a reference: embeddings, then heads, bias and MLP layer by layer. `at`
+/// picks the row from whatever the reference holds per component.
+pub fn head_columns(reference: &Value, at: impl Fn(&Value) -> f64) -> Vec<f64> {
+    let mut columns = vec![at(&reference["embed"]), at(&reference["pos_embed"])];
+    for (l, heads) in reference["head"].as_array().unwrap().iter().enumerate() {
+        columns.extend(heads.as_array().unwrap().iter().map(&at));
+        columns.push(at(&reference["attn_bias"][l]));
+        columns.push(at(&reference["mlp"][l]));
+    }
+    columns
+}
+
+/// A directory that is removed at the end of the test.
+pub struct TempDir(pub PathBuf);
+
+impl TempDir {
+    pub fn new() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("logit-prism-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        TempDir(path)
+    }
+
+    /// A copy of a fixture's files.
+    pub fn copy_of(name: &str) -> Self {
+        let dir = Self::new();
+        for entry in std::fs::read_dir(fixture(name)).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), dir.0.join(entry.file_name())).unwrap();
+        }
+        dir
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.join(name), bytes).unwrap();
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A safetensors file taken apart: every tensor's type, shape and bytes.
+pub type Tensors = BTreeMap<String, (String, Vec<usize>, Vec<u8>)>;
+
+pub fn read_tensors(path: &Path) -> Tensors {
+    let bytes = std::fs::read(path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: BTreeMap<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let entry = |(name, value): (String, Value)| {
+        let offset = |i: usize| 8 + length + value["data_offsets"][i].as_u64().unwrap() as usize;
+        let shape = serde_json::from_value(value["shape"].clone()).unwrap();
+        (name, (value["dtype"].as_str().unwrap().into(), shape, bytes[offset(0)..offset(1)].to_vec()))
+    };
+    header.into_iter().filter(|(name, _)| name != "__metadata__").map(entry).collect()
+}
+
+pub fn write_tensors(path: &Path, tensors: &Tensors) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, (dtype, shape, bytes)) in tensors {
+        let range = [data.len(), data.len() + bytes.len()];
+        header.insert(name.clone(), serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": range }));
+        data.extend(bytes);
+    }
+    write_raw(path, &serde_json::to_vec(&header).unwrap(), &data);
+}
+
+/// A file of any header and any data.
+pub fn write_raw(path: &Path, header: &[u8], data: &[u8]) {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    bytes.extend(data);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Changes the values of an F32 tensor in place.
+pub fn edit(tensors: &mut Tensors, name: &str, f: impl FnOnce(&mut Vec<f32>)) {
+    let bytes = &mut tensors.get_mut(name).unwrap_or_else(|| panic!("no tensor {name}")).2;
+    let mut values: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    f(&mut values);
+    *bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+}

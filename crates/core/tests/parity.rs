@@ -1,0 +1,101 @@
+//! Against float64 references that `transformers` made (test/fixtures/make_reference.py): logits, patterns, the stream
+//! after every block, and every attribution at the last and at every position.
+
+mod common;
+
+use common::*;
+use logit_prism_core::hook::{BlockPoint, HookPoint};
+use logit_prism_core::rows::Positions;
+use logit_prism_core::session::Session;
+use logit_prism_core::tokenizer::Prompt;
+use serde_json::Value;
+
+/// An f32 forward pass of models this small is this close; the promise to users is 1e-4.
+const TOLERANCE: f64 = 1e-5;
+
+fn check(name: &str) {
+    let session = load(&fixture(name)).unwrap();
+    let reference = json(&fixture(name).join("reference.json"));
+    last_positions(&session, &reference);
+    first_prompt(&session, &reference);
+    every_position(&session, &reference);
+}
+
+fn last_positions(session: &Session, reference: &Value) {
+    let result = attribute(session, &reference_call(reference)).unwrap();
+    let n = result.values.len() / result.rows.len();
+    for (i, expected) in reference["attributions"].as_array().unwrap().iter().enumerate() {
+        let columns = head_columns(expected, |v| v.as_f64().unwrap());
+        close(&format!("prompt {i}"), wide(&result.values[i * n..(i + 1) * n]), &columns, TOLERANCE);
+        close("constant", [result.constant[i]], &numbers(&expected["constant"]), TOLERANCE);
+        close("measured", [result.certificates[i].measured], &numbers(&expected["logit_difference"]), TOLERANCE);
+        close("total", [result.certificates[i].total], &numbers(&expected["logit_difference"]), TOLERANCE);
+    }
+    for (i, prompt) in ids(&reference["prompts"]).into_iter().enumerate() {
+        let observation = with_job(|job| session.observe(&Prompt::Ids(prompt), &[], None, job)).unwrap();
+        close("last logits", wide(&observation.logits), &numbers(&reference["logits_last"][i]), TOLERANCE);
+    }
+}
+
+fn first_prompt(session: &Session, reference: &Value) {
+    let n_layers = session.transformer.config.n_layers;
+    let prompt = Prompt::Ids(ids(&reference["prompts"]).remove(0));
+    let points: Vec<HookPoint> = (0..n_layers)
+        .flat_map(|l| {
+            [BlockPoint::Pattern, BlockPoint::ResidPre, BlockPoint::ResidPost].map(|p| HookPoint::Block(l, p))
+        })
+        .collect();
+    let names: Vec<String> = points.iter().map(HookPoint::to_string).collect();
+    let observation = with_job(|job| session.observe(&prompt, &names, None, job)).unwrap();
+    let expected = &reference["first_prompt"];
+    for l in 0..n_layers {
+        let pattern = observation.activations.square(HookPoint::Block(l, BlockPoint::Pattern), 0).unwrap();
+        close("pattern", flat(pattern), &numbers(&expected["pattern"][l]), TOLERANCE);
+        let rows = |point| flat(observation.activations.rows(HookPoint::Block(l, point)).unwrap());
+        close("resid_pre", rows(BlockPoint::ResidPre), &numbers(&expected["resid_pre_and_final"][l]), TOLERANCE);
+        close("resid_post", rows(BlockPoint::ResidPost), &numbers(&expected["resid_pre_and_final"][l + 1]), TOLERANCE);
+    }
+}
+
+fn every_position(session: &Session, reference: &Value) {
+    let mut call = reference_call(reference);
+    call.prompts.truncate(1);
+    call.targets.truncate(1);
+    call.positions = Positions::All;
+    let result = attribute(session, &call).unwrap();
+    let n = result.values.len() / result.rows.len();
+    let expected = &reference["first_prompt"];
+    for (position, row) in result.values.chunks(n).enumerate() {
+        let heads = expected["head_at_every_position"].as_array().unwrap();
+        let found = (0..n).filter(|c| {
+            *c >= 2 && (c - 2) % (heads[0].as_array().unwrap().len() + 2) < heads[0].as_array().unwrap().len()
+        });
+        let heads: Vec<f64> =
+            heads.iter().flat_map(|l| l.as_array().unwrap()).map(|h| h[position].as_f64().unwrap()).collect();
+        close("heads", found.map(|c| f64::from(row[c])), &heads, TOLERANCE);
+        let measured = numbers(&expected["logit_difference_at_every_position"][position]);
+        close("measured", [result.certificates[position].measured], &measured, TOLERANCE);
+    }
+}
+
+fn flat(tensor: &candle_core::Tensor) -> Vec<f64> {
+    wide(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+}
+
+macro_rules! parity {
+    ($($name:ident),*) => { $(#[test] fn $name() { check(stringify!($name)); })* };
+}
+
+parity!(
+    gpt2,
+    gpt2_bare,
+    gpt2_bf16,
+    gpt2_f16,
+    gpt2_relu,
+    gpt2_scaled,
+    gpt2_sharded,
+    gpt2_silu,
+    gpt2_unscaled,
+    gpt2_untied,
+    gpt2_wide
+);

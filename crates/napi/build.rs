@@ -1,3 +1,5 @@
+#![allow(missing_docs)]
+
 fn main() {
     napi_build::setup();
 }

@@ -185,7 +185,10 @@ impl HookPoint {
                 None => Ok(point),
                 Some(reason) => unknown(reason, Vec::new()),
             },
-            None => unknown("no such name", Self::nearest(name, config)),
+            None => {
+                let known = Self::all(config).into_iter().map(|p| p.to_string());
+                unknown("no such name", crate::suggest::nearest(name, known))
+            }
         }
     }
 
@@ -193,17 +196,6 @@ impl HookPoint {
         let block = |l| BLOCK_POINTS.iter().map(move |(point, ..)| HookPoint::Block(l, *point));
         let first = [HookPoint::Embed, HookPoint::PosEmbed].into_iter();
         first.chain((0..config.n_layers).flat_map(block)).chain([HookPoint::FinalScale, HookPoint::FinalNormalized])
-    }
-
-    fn nearest(name: &str, config: &ModelConfig) -> Vec<String> {
-        let name: String = name.chars().take(80).collect();
-        let mut scored: Vec<_> = Self::all(config)
-            .into_iter()
-            .map(|p| p.to_string())
-            .map(|known| (strsim::damerau_levenshtein(&name, &known), known))
-            .collect();
-        scored.sort();
-        scored.into_iter().take(3).filter(|(distance, _)| *distance <= 12).map(|(_, known)| known).collect()
     }
 }
 

@@ -29,6 +29,7 @@ pub mod rows;
 pub mod run;
 pub mod session;
 mod strict_json;
+pub mod suggest;
 pub mod tap;
 pub mod tokenizer;
 

@@ -71,6 +71,18 @@ pub struct Observation {
     pub activations: Activations,
 }
 
+impl Observation {
+    /// Shape and values, row-major, of a point that was asked for.
+    ///
+    /// # Errors
+    /// `INTERNAL` where it was not.
+    pub fn values(&self, point: HookPoint) -> Result<(Vec<usize>, Vec<f32>)> {
+        let missing = || PrismError::Internal { place: "observation".into(), problem: format!("{point} was not kept") };
+        let kept = self.activations.rows(point).or_else(|| self.activations.square(point, 0)).ok_or_else(missing)?;
+        Ok((kept.dims().to_vec(), kept.flatten_all()?.to_vec1()?))
+    }
+}
+
 const CONFIG: &str = "config.json";
 
 impl Session {

@@ -148,12 +148,21 @@ impl Tokenizer {
         }
         let pieces = whole[common..].iter().map(|id| self.piece(*id)).collect();
         let place = if before.is_empty() { "by itself" } else { "behind the prompt" };
-        let spaced = format!(" {text}");
-        let hint = (!text.starts_with(' ') && !text.is_empty())
-            .then(|| self.token(&spaced, prompt))
-            .and_then(|found| found.ok());
-        let hint = hint.map(|_| format!("{spaced:?}, with a space in front, is one token there"));
+        let hint = self.hint(text, prompt, &whole[common..]);
         Err(PrismError::NotOneToken { text: text.into(), place: place.into(), pieces, hint })
+    }
+
+    /// What to try instead of a text that is not one token: the same with a space in front, if that is one.
+    fn hint(&self, text: &str, prompt: &Prompt, pieces: &[u32]) -> Option<String> {
+        let spaced = format!(" {text}");
+        if !text.is_empty() && !text.starts_with(' ') && self.token(&spaced, prompt).is_ok() {
+            return Some(format!("{spaced:?}, with a space in front, is one token there"));
+        }
+        let unknown = self.unknown.filter(|unknown| pieces == [*unknown])?;
+        Some(format!(
+            "the vocabulary does not have it, and {:?} stands for whatever it does not have",
+            self.piece(unknown)
+        ))
     }
 
     /// Ids → text, special tokens included.

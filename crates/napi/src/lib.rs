@@ -1,1 +1,12 @@
-//! x
+//! The Node addon: converts between JavaScript and the core, and never computes. A function here reads as: parse, one
+//! call of the core on its engine thread, wrap.
+
+mod errors;
+mod inputs;
+mod job;
+mod model;
+mod outputs;
+
+/// Version 2: version 3 crashes when only worker threads load the addon and one ends before the next loads it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

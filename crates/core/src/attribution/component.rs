@@ -1,7 +1,6 @@
 //! The columns of a result: which components there are, what they are called, and how a unit groups them.
 
 use crate::config::{ModelConfig, Positions};
-use serde::Serialize;
 
 /// How fine the columns are. A unit is a choice of columns, never of numbers: the columns of `Layer` are sums of those
 /// of `Head`.
@@ -14,8 +13,7 @@ pub enum Unit {
 }
 
 /// What a component is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Token embedding.
     Embed,
@@ -31,16 +29,28 @@ pub enum Kind {
     Mlp,
 }
 
+impl Kind {
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Embed => "embed",
+            Kind::PosEmbed => "pos_embed",
+            Kind::Head => "head",
+            Kind::AttnBias => "attn_bias",
+            Kind::Attn => "attn",
+            Kind::Mlp => "mlp",
+        }
+    }
+}
+
 /// One column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Component {
     /// What it is.
     pub kind: Kind,
     /// Its layer, but for the embeddings.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<usize>,
     /// Which head.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
 }
 

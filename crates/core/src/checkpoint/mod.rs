@@ -9,15 +9,15 @@ pub use header::{Dtype, Header, TensorEntry};
 
 use crate::error::{PrismError, Result};
 use sha2::{Digest, Sha256};
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The opened files of a checkpoint and where each tensor lies in them.
 pub struct Checkpoint {
     files: Vec<StoredFile>,
     tensors: BTreeMap<String, (usize, TensorEntry)>,
-    consumed: RefCell<BTreeSet<String>>,
+    consumed: Mutex<BTreeSet<String>>,
 }
 
 impl Checkpoint {
@@ -27,7 +27,7 @@ impl Checkpoint {
     /// `CHECKPOINT_MISSING` where there are none, `PICKLE_REFUSED` where there are only pickles, `CHECKPOINT_INVALID`
     /// where a rule about files, headers or the index is broken, `IO_ERROR`.
     pub fn open(dir: &Path) -> Result<Self> {
-        let mut checkpoint = Checkpoint { files: Vec::new(), tensors: BTreeMap::new(), consumed: RefCell::default() };
+        let mut checkpoint = Checkpoint { files: Vec::new(), tensors: BTreeMap::new(), consumed: Mutex::default() };
         let shards = index::shards(dir)?;
         for name in shards.files() {
             let file = StoredFile::open(dir, name)?;
@@ -65,7 +65,7 @@ impl Checkpoint {
         let Some(dtype) = Dtype::by_name(&entry.dtype) else {
             return Err(PrismError::TensorDtype { tensor: name.into(), found: entry.dtype.clone() });
         };
-        self.consumed.borrow_mut().insert(name.into());
+        self.consumed().insert(name.into());
         self.files[*file].read_f32(entry.range.clone(), dtype)
     }
 
@@ -74,13 +74,17 @@ impl Checkpoint {
     /// # Errors
     /// `TENSOR_UNEXPECTED`, `CHECKPOINT_INVALID`.
     pub fn finish(&self, is_harmless: impl Fn(&str) -> bool) -> Result<()> {
-        let consumed = self.consumed.borrow();
+        let consumed = self.consumed();
         let left = |name: &&String| !consumed.contains(*name) && !is_harmless(name);
         let tensors: Vec<String> = self.tensors.keys().filter(left).cloned().collect();
         if !tensors.is_empty() {
             return Err(PrismError::TensorUnexpected { tensors });
         }
         self.files.iter().try_for_each(StoredFile::check_unchanged)
+    }
+
+    fn consumed(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.consumed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// SHA-256 over `config` (the bytes of config.json) and every file, names and lengths included, as 64 hex digits.

@@ -1,0 +1,172 @@
+//! A loaded model, as JavaScript holds it.
+
+use crate::errors::to_js;
+use crate::inputs::{NativeCall, NativeLoadOptions, NativePrompt};
+use crate::job::{Callback, CancelHandle, Control, promise};
+use crate::outputs::{NativeAttribution, NativeComponent, NativeObservation, NativeTensor};
+use crate::{inputs, outputs};
+use logit_prism_core::PrismError;
+use logit_prism_core::attribution::Component;
+use logit_prism_core::config::ModelConfig;
+use logit_prism_core::hook::HookPoint;
+use logit_prism_core::session::Session;
+use logit_prism_core::tokenizer::Tokenizer;
+use napi::bindgen_prelude::*;
+use napi_derive::napi;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// A loaded model; empty once it is closed.
+#[napi]
+pub struct NativeModel {
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+/// Loads a checkpoint from a directory.
+#[napi(ts_return_type = "Promise<NativeModel>")]
+pub fn load_model<'env>(
+    env: &'env Env,
+    path: String,
+    options: NativeLoadOptions,
+    cancel: &CancelHandle,
+    #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
+) -> Result<Object<'env>> {
+    let options = inputs::load_options(options);
+    let control = Control::new(cancel, progress)?;
+    let work = move || control.run(|job| Session::load(&PathBuf::from(path), &options, job));
+    promise(env, work, |session| NativeModel { session: Mutex::new(Some(Arc::new(session))) })
+}
+
+#[napi]
+impl NativeModel {
+    /// The resolved config, as JSON.
+    #[napi]
+    pub fn config(&self, env: &Env) -> Result<String> {
+        self.with(env, |session| Ok(serde_json::to_string(&session.transformer.config).unwrap_or_default()))
+    }
+
+    /// The columns of a result.
+    #[napi]
+    pub fn components(
+        &self,
+        env: &Env,
+        #[napi(ts_arg_type = "'layer' | 'head'")] unit: String,
+    ) -> Result<Vec<NativeComponent>> {
+        let of =
+            |config: &ModelConfig, unit| Component::all(unit, config).into_iter().map(NativeComponent::from).collect();
+        self.with(env, |session| Ok(of(&session.transformer.config, inputs::unit(&unit)?)))
+    }
+
+    /// Bytes of the weights as they are held.
+    #[napi]
+    pub fn weight_bytes(&self, env: &Env) -> Result<f64> {
+        self.with(env, |session| Ok(logit_prism_core::memory::weights(&session.transformer.config) as f64))
+    }
+
+    /// Attributes over a batch of prompts.
+    #[napi(ts_return_type = "Promise<NativeAttribution>")]
+    pub fn attribute<'env>(
+        &self,
+        env: &'env Env,
+        call: NativeCall,
+        cancel: &CancelHandle,
+        #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
+    ) -> Result<Object<'env>> {
+        let session = self.open(env)?;
+        let call = inputs::call(call);
+        let control = Control::new(cancel, progress)?;
+        let wrap: fn(_) -> NativeAttribution = outputs::attribution;
+        promise(env, move || control.run(|job| session.attribute(&call?, job)), wrap)
+    }
+
+    /// Runs one prompt and returns the last logits and the values at some hook points.
+    #[napi(ts_return_type = "Promise<NativeObservation>")]
+    pub fn observe<'env>(
+        &self,
+        env: &'env Env,
+        prompt: NativePrompt,
+        points: Vec<String>,
+        prepend_bos: Option<bool>,
+        cancel: &CancelHandle,
+    ) -> Result<Object<'env>> {
+        let session = self.open(env)?;
+        let (prompt, control) = (inputs::prompt(prompt), Control::new(cancel, None)?);
+        let work = move || {
+            let seen = control.run(|job| session.observe(&prompt, &points, prepend_bos, job))?;
+            let value = |name: &String| {
+                let point = HookPoint::parse(name, &session.transformer.config)?;
+                Ok((point, seen.values(point)?))
+            };
+            let values = points.iter().map(value).collect::<logit_prism_core::Result<Vec<_>>>()?;
+            Ok((seen, values))
+        };
+        promise(env, work, |(seen, values)| NativeObservation {
+            ids: seen.ids.into(),
+            logits: seen.logits.into(),
+            tensors: values.into_iter().map(|(point, value)| NativeTensor::new(point, value)).collect(),
+        })
+    }
+
+    /// SHA-256 over config and weights as they lie on disk, in hex.
+    #[napi(ts_return_type = "Promise<string>")]
+    pub fn fingerprint<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let session = self.open(env)?;
+        promise(env, move || session.fingerprint(), |hex| hex)
+    }
+
+    /// Whether the checkpoint has a tokenizer.
+    #[napi]
+    pub fn has_tokenizer(&self, env: &Env) -> Result<bool> {
+        self.with(env, |session| Ok(session.tokenizer.is_some()))
+    }
+
+    /// The ids of a text.
+    #[napi]
+    pub fn encode(&self, env: &Env, text: String, prepend_bos: Option<bool>) -> Result<Uint32Array> {
+        Ok(self.with_tokenizer(env, |tokenizer| tokenizer.encode(&text, prepend_bos))?.into())
+    }
+
+    /// The text of some ids.
+    #[napi]
+    pub fn decode(&self, env: &Env, ids: Uint32Array) -> Result<String> {
+        self.with_tokenizer(env, |tokenizer| tokenizer.decode(&ids))
+    }
+
+    /// The id of an entry of the vocabulary.
+    #[napi]
+    pub fn token_to_id(&self, env: &Env, token: String) -> Result<Option<u32>> {
+        self.with_tokenizer(env, |tokenizer| Ok(tokenizer.token_to_id(&token)))
+    }
+
+    /// The entry of an id in the vocabulary.
+    #[napi]
+    pub fn id_to_token(&self, env: &Env, id: u32) -> Result<Option<String>> {
+        self.with_tokenizer(env, |tokenizer| Ok(tokenizer.id_to_token(id)))
+    }
+
+    /// The id that stands for what the vocabulary does not have.
+    #[napi]
+    pub fn unknown_token(&self, env: &Env) -> Result<Option<u32>> {
+        self.with_tokenizer(env, |tokenizer| Ok(tokenizer.unknown()))
+    }
+
+    /// Frees the model when the calls that are under way have ended. Later calls are refused.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn close<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let session = self.session.lock().unwrap_or_else(|e| e.into_inner()).take();
+        promise(env, move || Ok(drop(session)), |()| ())
+    }
+
+    fn open(&self, env: &Env) -> Result<Arc<Session>> {
+        let session = self.session.lock().unwrap_or_else(|e| e.into_inner()).clone();
+        session.ok_or_else(|| to_js(env, &PrismError::Closed {}))
+    }
+
+    fn with<T>(&self, env: &Env, f: impl FnOnce(&Session) -> logit_prism_core::Result<T>) -> Result<T> {
+        f(&*self.open(env)?).map_err(|error| to_js(env, &error))
+    }
+
+    fn with_tokenizer<T>(&self, env: &Env, f: impl FnOnce(&Tokenizer) -> logit_prism_core::Result<T>) -> Result<T> {
+        self.with(env, |session| f(session.tokenizer("this call")?))
+    }
+}

@@ -1,0 +1,69 @@
+// Calls that take a while: abortable, with progress, and their errors turned into ours.
+import { fromNative, invalidArgument, PrismError } from './errors.js'
+import { CancelHandle } from './native.js'
+
+/** How far a call is. */
+export interface Progress {
+  /** Layers loaded, or prompts done. */
+  readonly done: number
+  /** Of how many. */
+  readonly total: number
+}
+
+/** What every long call takes. */
+export interface CallOptions {
+  /** Stops the call within one layer's time; it rejects with code `ABORTED`, the signal's reason as `cause`. */
+  readonly signal?: AbortSignal
+  /** Called as the work advances, and once more at the end. What it throws stops the call and rejects it. */
+  readonly onProgress?: (progress: Progress) => void
+}
+
+/** Names of {@link CallOptions}. */
+export const CALL_OPTIONS = ['signal', 'onProgress'] as const
+
+type Report = (done: number, total: number) => void
+
+/** Runs a native call that can be stopped and reports. */
+export async function call<T>(
+  { signal, onProgress }: CallOptions,
+  start: (cancel: InstanceType<typeof CancelHandle>, report: Report | undefined) => Promise<T>,
+): Promise<T> {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidArgument('signal', signal, 'an AbortSignal')
+  if (onProgress !== undefined && typeof onProgress !== 'function') throw invalidArgument('onProgress', onProgress, 'a function')
+  if (signal?.aborted) throw aborted(signal)
+
+  const cancel = new CancelHandle()
+  const abort = () => cancel.cancel()
+  signal?.addEventListener('abort', abort, { once: true })
+  let latest = { done: 0, total: 0 }
+  let settled = false
+  let failure: { error: unknown } | undefined
+  const report: Report = (done, total) => {
+    if (settled || failure) return
+    latest = { done, total }
+    try {
+      onProgress?.(latest)
+    } catch (error) {
+      failure = { error }
+      cancel.cancel()
+    }
+  }
+  try {
+    const result = await start(cancel, onProgress && report)
+    // reports are dropped when they come too fast, and the last may come after the result
+    if (latest.done < latest.total) report(latest.total, latest.total)
+    if (!failure) return result
+  } catch (error) {
+    const prism = fromNative(error)
+    if (!failure) throw prism.code === 'ABORTED' && signal?.aborted ? aborted(signal) : prism
+  } finally {
+    settled = true
+    signal?.removeEventListener('abort', abort)
+    cancel.finish()
+  }
+  throw failure?.error
+}
+
+function aborted(signal: AbortSignal): PrismError {
+  return new PrismError('ABORTED', 'aborted', {}, { cause: signal.reason })
+}

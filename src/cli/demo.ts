@@ -1,0 +1,75 @@
+// logit-prism demo: a tour on the bundled model, from the prediction to the heads behind it.
+import type { Attribution } from '../attribution.js'
+import type { Model } from '../model.js'
+import { type CommonOptions, modelLine, openModel, tokenText } from './session.js'
+import { attributionTable, percent, quoted } from './table.js'
+import { type Terminal, terminal, wrap } from './terminal.js'
+
+const PROMPT = 'When Mary and John went to the store, John gave a drink to'
+const TARGET = { answer: ' Mary', against: ' John' }
+
+export async function runDemo(options: CommonOptions, signal: AbortSignal): Promise<void> {
+  await using model = await openModel(options, signal)
+  const screen = terminal(process.stdout)
+  const result = await model.attribute([PROMPT], TARGET, { signal })
+  const best =
+    result
+      .row(0)
+      .byMagnitude(result.components.length)
+      .find(({ label }) => /^L\d+H\d+$/.test(label))?.label ?? ''
+  const { layer = 0, index: head = 0 } = result.components.find(({ label }) => label === best) ?? {}
+  const pattern = `blocks.${layer}.attn.hook_pattern`
+  const seen = await model.observe(PROMPT, [pattern])
+
+  const lines = ['', `  ${screen.dim('model ')}  ${modelLine(model, undefined)}`, `  ${screen.dim('prompt')}  ${PROMPT} …`]
+  lines.push(`  ${screen.dim('says  ')}  ${predictions(model, seen.logits, 3)}`, '')
+  lines.push(
+    `  Which components decide ${screen.bold('" Mary" over " John"')}? Each adds its number to the difference of the two logits:`,
+    '',
+  )
+  lines.push(...attributionTable(result.row(0), 8, result.certified, screen), '')
+  const row = lastQuery(seen.tensors[0]?.data ?? new Float32Array(), seen.ids.length, head)
+  lines.push(
+    `  Where ${screen.bold(best)}, the head that adds most, looks from the last token:`,
+    '',
+    ...looks(model, result, row, screen),
+    '',
+  )
+  for (const paragraph of MEANING) lines.push(...wrap(paragraph, Math.min(screen.columns, 100) - 4).map((line) => `  ${line}`), '')
+  lines.push('  Next, ask the same of a fact, layer by layer:', '', `    ${screen.cyan(NEXT)}`, '')
+  process.stdout.write(`${lines.join('\n')}\n`)
+}
+
+const MEANING = [
+  'What this says: the components and the constant add up to the difference that the forward pass computed, and the certificate proves that. ' +
+    'What it does not say: that a head is the cause. Attribution observes. A later component can erase what a head wrote, and a head that only feeds another shows next to nothing here; only an ablation or a patch can tell.',
+  'This model is a positive control: L3H0 and L3H1 were trained to attend to the name that is not repeated and to write it, so a correct tool must find them. See models/demo/README.md.',
+]
+
+const NEXT = 'npx logit-prism attribute "The Eiffel Tower is in the city of" --answer " Paris" --against " London" --unit layer'
+
+/** The likeliest tokens: softmax over the logits of the last position. */
+function predictions(model: Model, logits: Float32Array, k: number): string {
+  const largest = logits.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY)
+  const total = logits.reduce((sum, logit) => sum + Math.exp(logit - largest), 0)
+  const ranked = Array.from(logits, (logit, id) => ({ id, p: Math.exp(logit - largest) / total })).sort((a, b) => b.p - a.p)
+  return ranked
+    .slice(0, k)
+    .map(({ id, p }) => `${quoted(tokenText(model, id))} ${percent(p).trim()}`)
+    .join(', ')
+}
+
+/** The pattern of one head from the last position: [key_pos] of [head, query_pos, key_pos]. */
+function lastQuery(pattern: Float32Array, length: number, head: number): Float32Array {
+  const start = (head * length + length - 1) * length
+  return pattern.subarray(start, start + length)
+}
+
+function looks(model: Model, result: Attribution, weights: Float32Array, screen: Terminal): string[] {
+  const ids = result.ids(0)
+  const ranked = Array.from(weights, (weight, position) => ({ weight, position })).sort((a, b) => b.weight - a.weight)
+  return ranked.slice(0, 3).map(({ weight, position }) => {
+    const token = quoted(tokenText(model, ids[position] ?? 0)).padEnd(10)
+    return `    ${token} position ${String(position).padStart(2)}  ${percent(weight)}  ${screen.cyan('█'.repeat(Math.round(weight * 30)))}`.trimEnd()
+  })
+}

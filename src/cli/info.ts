@@ -1,0 +1,64 @@
+// logit-prism info: what a model is, and what it decomposes into.
+import type { Model } from '../model.js'
+import { type CommonOptions, emit, openModel } from './session.js'
+import { terminal } from './terminal.js'
+
+interface Options extends CommonOptions {
+  readonly format: 'table' | 'json'
+  readonly out?: string
+}
+
+export async function runInfo(options: Options, signal: AbortSignal): Promise<void> {
+  await using model = await openModel(options, signal)
+  const info = await describe(model, options.model ?? 'demo')
+  const text = options.format === 'json' ? `${JSON.stringify(info, null, 2)}\n` : table(info)
+  await emit(text, options.out)
+}
+
+type Info = Awaited<ReturnType<typeof describe>>
+
+async function describe(model: Model, path: string) {
+  const { config } = model
+  const embeddings = config.positions.kind === 'learned' ? ['embed', 'pos_embed'] : ['embed']
+  return {
+    model: path,
+    device: model.device,
+    config,
+    parameters: model.weightBytes / 4,
+    weightBytes: model.weightBytes,
+    tokenizer: model.tokenizer !== undefined,
+    components: {
+      head: { count: embeddings.length + config.nLayers * (config.nHeads + 2), of: [...embeddings, 'heads', 'attn_bias', 'mlp'] },
+      layer: { count: embeddings.length + config.nLayers * 2, of: [...embeddings, 'attn', 'mlp'] },
+    },
+    fingerprint: await model.fingerprint,
+  }
+}
+
+function table(info: Info): string {
+  const { dim, bold } = terminal(process.stdout)
+  const { config: c } = info
+  const number = (n: number) => n.toLocaleString('en')
+  const heads = c.nKeyValueHeads === c.nHeads ? `${c.nHeads} heads` : `${c.nHeads} heads on ${c.nKeyValueHeads} key-value heads`
+  const mebibytes = (info.weightBytes / 2 ** 20).toFixed(1)
+  const scale =
+    new Set(c.attentionScale).size === 1 ? `scores × ${Number(c.attentionScale[0]?.toPrecision(6))}` : 'scores scaled by layer'
+  const notes = [...c.notes, ...c.unknownKeys.map((key) => `accepted without being known: ${key}`)]
+  const lines: [string, string][] = [
+    ['model', bold(info.model)],
+    ['family', c.family],
+    ['size', `${number(info.parameters)} parameters, ${mebibytes} MiB in f32 on ${info.device}`],
+    ['layers', `${c.nLayers}, d_model ${c.dModel}`],
+    ['attention', `${heads} of d_head ${c.dHead}, ${scale}`],
+    ['mlp', `d_mlp ${c.dMlp}, ${c.activation}`],
+    ['norm', `layer norm before each sublayer, ε ${c.norm.eps}`],
+    ['positions', `learned, up to ${number(c.nContext)}`],
+    ['tokens', `${number(c.dVocab)}, unembedding ${c.tiedEmbeddings ? 'tied to the embedding' : 'of its own'}`],
+    ['tokenizer', info.tokenizer ? 'yes' : 'none: prompts are token ids'],
+    ['special', notes.length > 0 ? notes.join('; ') : 'nothing'],
+    ['unit head', `${info.components.head.count} components: ${info.components.head.of.join(', ')}`],
+    ['unit layer', `${info.components.layer.count} components: ${info.components.layer.of.join(', ')}`],
+    ['sha256', info.fingerprint],
+  ]
+  return `\n${lines.map(([name, value]) => `  ${dim(name.padEnd(10))}  ${value}`).join('\n')}\n\n`
+}

@@ -1,0 +1,101 @@
+#!/usr/bin/env node
+// The command line. Exit status: 0 done, 1 refused with a coded error, 2 wrong usage, 130 interrupted.
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { readFileSync } from 'node:fs'
+import { PrismError } from '../errors.js'
+import { runAttribute } from './attribute.js'
+import { runDemo } from './demo.js'
+import { runInfo } from './info.js'
+import { terminal } from './terminal.js'
+
+/** Stopped by Ctrl-C. */
+const interrupt = new AbortController()
+
+function program(): Command {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+  const root = new Command('logit-prism')
+    .description('Direct logit attribution: which heads and MLPs of a transformer decide an answer')
+    .version(version)
+    .exitOverride()
+    .showHelpAfterError('(--help tells what there is)')
+    .configureHelp({ showGlobalOptions: true })
+
+  common(root.command('attribute'))
+    .description('which components add to the logit of an answer')
+    .argument('<prompt>', 'text; with --ids token ids, separated by commas')
+    .requiredOption(
+      '--answer <token>',
+      'a token as it follows the prompt (often with a space in front: " Mary"), :predicted or :next',
+      collect,
+    )
+    .option('--against <token>', 'a token to compare with, or :mean, the mean over the vocabulary', collect)
+    .addOption(new Option('--unit <unit>', 'what the rows of the table are').choices(['layer', 'head']).default('head'))
+    .option('--position <position>', "'last', 'all', or positions separated by commas; negative ones count from the end", 'last')
+    .addOption(new Option('--norm <norm>', 'the final norm').choices(['frozen', 'none']).default('frozen'))
+    .option('--top <k>', 'rows of the table, largest first', wholeNumber, 12)
+    .option('--ids', 'prompt and tokens are ids, not text')
+    .option('--bos', 'put a BOS token in front of the prompt, whatever the tokenizer does')
+    .option('--no-bos', 'leave it out')
+    .addOption(formatOption(['table', 'json', 'csv']))
+    .option('--out <file>', 'write there instead of to the terminal')
+    .addHelpText('after', EXAMPLE)
+    .action((prompt, options) => runAttribute(prompt, options, interrupt.signal))
+
+  common(root.command('info'))
+    .description('what a model is and what it decomposes into')
+    .addOption(formatOption(['table', 'json']))
+    .option('--out <file>', 'write there instead of to the terminal')
+    .action((options) => runInfo(options, interrupt.signal))
+
+  common(root.command('demo'))
+    .description('a tour on the bundled model')
+    .action((options) => runDemo(options, interrupt.signal))
+  return root
+}
+
+const EXAMPLE = `
+Example:
+  logit-prism attribute "When Mary and John went to the store, John gave a drink to" --answer " Mary" --against " John"`
+
+function common(command: Command): Command {
+  const named =
+    command.name() === 'demo'
+      ? command
+      : command.option('--model <dir>', 'a checkpoint directory; the bundled demo model if not given')
+  return named.option('--threads <n>', 'threads to compute on', wholeNumber).option('--quiet', 'no progress and no notes on stderr')
+}
+
+function formatOption(formats: string[]): Option {
+  return new Option('--format <format>', 'what is printed').choices(formats).default('table')
+}
+
+function collect(value: string, earlier: string[] = []): string[] {
+  return [...earlier, value]
+}
+
+function wholeNumber(text: string): number {
+  if (!/^\d+$/.test(text) || Number(text) < 1) throw new InvalidArgumentError('It is a whole number from 1 on.')
+  return Number(text)
+}
+
+async function main(): Promise<number> {
+  try {
+    await program().parseAsync()
+    return 0
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
+    if (interrupt.signal.aborted) return 130
+    const { red, bold } = terminal(process.stderr)
+    if (!(error instanceof PrismError)) throw error
+    process.stderr.write(`${bold(red('error'))} ${error.code}: ${error.message}\n`)
+    return 1
+  }
+}
+
+process.on('SIGINT', () => {
+  if (interrupt.signal.aborted) process.exit(130) // the second time nobody waits
+  interrupt.abort()
+})
+// a reader that closes early (head, less) is no error
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+process.exitCode = await main()

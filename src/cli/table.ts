@@ -1,0 +1,73 @@
+// The table of one row of attributions: labels, values, shares, bars around a common axis, and the certificate.
+import type { AttributionRow, Share } from '../attribution.js'
+import { cut, type Terminal } from './terminal.js'
+
+/** Lines of the k largest components, what is left, and both sides of the completeness equation. */
+export function attributionTable(row: AttributionRow, k: number, certified: boolean, screen: Terminal): string[] {
+  const shown = row.byMagnitude(k)
+  const rest = remainder(row, shown)
+  const longest = Math.max(...shown.map(({ label }) => label.length), rest?.label.length ?? 0, 'component'.length)
+  const bars = barScale(shown, screen.columns - longest - 22)
+  const line = ({ label, value, share }: Share, bar: string) => {
+    return `  ${label.padEnd(longest)}  ${signed(value)}  ${percent(share)}  ${bar}`.trimEnd()
+  }
+  const lines = [screen.dim(`  ${'component'.padEnd(longest)}  ${'logits'.padStart(8)}   ${'share'.padStart(5)}`)]
+  for (const share of shown) lines.push(line(share, coloured(share.value, bars(share.value), screen)))
+  if (rest) lines.push(screen.dim(line(rest, '')))
+  lines.push(...equation(row, longest, certified, screen))
+  return lines
+}
+
+function remainder(row: AttributionRow, shown: Share[]): Share | undefined {
+  const n = row.values.length - shown.length
+  if (n === 0) return undefined
+  const all = row.values.reduce((sum, value) => sum + value, 0)
+  const value = all - shown.reduce((sum, share) => sum + share.value, 0)
+  return { label: `${n} more`, value, share: Math.max(0, 1 - shown.reduce((sum, { share }) => sum + share, 0)) }
+}
+
+function equation(row: AttributionRow, longest: number, certified: boolean, screen: Terminal): string[] {
+  const line = (label: string, value: number, note: string) => `  ${label.padEnd(longest)}  ${signed(value)}${note && `  ${note}`}`
+  const note = certified
+    ? screen.green(`agrees within ${row.tolerance.toExponential(1)}: certified`)
+    : screen.dim('the norm is left out of the sum above: not certified')
+  return [
+    screen.dim(`  ${'─'.repeat(longest + 10)}`),
+    line('constant', row.constant, screen.dim('what no component writes')),
+    screen.bold(line('total', row.total, '')),
+    line('measured', row.measured, note),
+  ]
+}
+
+/** Bars around an axis that stands where the most negative value needs it. */
+function barScale(shares: Share[], width: number): (value: number) => string {
+  const negative = Math.max(0, ...shares.map(({ value }) => -value))
+  const positive = Math.max(0, ...shares.map(({ value }) => value))
+  const room = Math.max(8, Math.min(width, 60)) - 1
+  const unit = negative + positive === 0 ? 0 : room / (negative + positive)
+  const left = Math.round(negative * unit)
+  return (value) => {
+    const bar = '█'.repeat(Math.round(Math.abs(value) * unit))
+    return value < 0 ? `${bar.padStart(left)}│` : `${' '.repeat(left)}│${bar}`
+  }
+}
+
+function coloured(value: number, bar: string, screen: Terminal): string {
+  return value < 0 ? screen.red(bar) : screen.green(bar)
+}
+
+/** A logit with its sign, eight characters wide. */
+export function signed(value: number): string {
+  const digits = Math.abs(value) >= 1000 ? 1 : 3
+  return `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(digits)}`.padStart(8)
+}
+
+/** A share as a percentage, seven characters wide. */
+export function percent(share: number): string {
+  return `${(share * 100).toFixed(1)} %`.padStart(7)
+}
+
+/** A token as it is shown: quoted, so that spaces are seen. */
+export function quoted(token: string, width = 24): string {
+  return `"${cut(token.replaceAll('\n', '⏎'), width)}"`
+}

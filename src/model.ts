@@ -86,7 +86,7 @@ export class Model implements AsyncDisposable {
   /** The resolved config, frozen. */
   readonly config: ModelConfig
   /** What it really runs on. */
-  readonly device: 'cpu' = 'cpu'
+  readonly device = 'cpu' as const
   /** The checkpoint's tokenizer, if it has one. */
   readonly tokenizer: Tokenizer | undefined
 

@@ -14,10 +14,10 @@ function stop(problem) {
   process.exit(1)
 }
 
-function olderThan(found, wanted) {
-  const [a, b] = [found, wanted].map((version) => version.split('.').map(Number))
-  const i = b.findIndex((part, i) => (a[i] ?? 0) !== part)
-  return i >= 0 && (a[i] ?? 0) < b[i]
+function olderThan(version, other) {
+  const [a, b] = [version, other].map((text) => text.split('.').map(Number))
+  const differs = b.findIndex((part, i) => (a[i] ?? 0) !== part)
+  return differs >= 0 && (a[differs] ?? 0) < b[differs]
 }
 
 const cargo = spawnSync('cargo', ['--version'], { encoding: 'utf8', cwd: root })

@@ -124,7 +124,7 @@ function table({ model, path, result, options }: Report, screen: Terminal): stri
 
 function json({ model, path, result, options }: Report): string {
   const ids = [...result.ids(0)]
-  const row = (row: AttributionRow) => ({
+  const rows = rowsOf(result).map((row) => ({
     position: row.position,
     token: tokenText(model, ids[row.position] ?? 0),
     target: row.target,
@@ -135,10 +135,10 @@ function json({ model, path, result, options }: Report): string {
     measured: row.measured,
     residual: row.residual,
     tolerance: row.tolerance,
-  })
+  }))
   const what = { kind: 'observed', model: path ?? 'demo', unit: options.unit, norm: options.norm, certified: result.certified }
   const prompt = { ids, tokens: ids.map((id) => tokenText(model, id)) }
-  return `${JSON.stringify({ ...what, prompt, rows: rowsOf(result).map(row) }, null, 2)}\n`
+  return `${JSON.stringify({ ...what, prompt, rows }, null, 2)}\n`
 }
 
 /** Tidy: a line per row and component; constant, total, measured and residual as kinds of their own. */

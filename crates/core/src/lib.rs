@@ -13,6 +13,8 @@
 //! The way of the data: `config` and `checkpoint` → `model` → `attribution`, and never back. `run` puts prompts into
 //! chunks and chunks onto threads.
 
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
 pub mod attribution;
 pub mod batch;
 pub mod cancel;

@@ -224,7 +224,10 @@ impl Session {
     }
 
     /// Runs `f`; a panic inside it, or on one of its threads, leaves the model unusable but the process alive.
-    fn guarded<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+    ///
+    /// # Errors
+    /// Those of `f`; `POISONED` from a panic on.
+    pub fn guarded<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut poisoned = self.poisoned.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(panic) = poisoned.clone() {
             return Err(PrismError::Poisoned { panic });

@@ -150,11 +150,24 @@ impl NativeModel {
         self.with_tokenizer(env, |tokenizer| Ok(tokenizer.unknown()))
     }
 
+    /// Panics inside a job of this model.
+    #[cfg(feature = "test-panic")]
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn panic<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let session = self.open(env)?;
+        promise(env, move || session.guarded(|| panic!("asked for by a test")), |()| ())
+    }
+
     /// Frees the model when the calls that are under way have ended. Later calls are refused.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn close<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let session = self.session.lock().unwrap_or_else(|e| e.into_inner()).take();
-        promise(env, move || Ok(drop(session)), |()| ())
+        // jobs run in order, so those that still hold the session end before this one
+        let free = move || {
+            drop(session);
+            Ok(())
+        };
+        promise(env, free, |()| ())
     }
 
     fn open(&self, env: &Env) -> Result<Arc<Session>> {

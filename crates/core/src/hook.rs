@@ -1,7 +1,7 @@
 //! Hook points: the places of the forward pass that have a name. Names and shapes are TransformerLens's; values are
 //! those of the Hugging Face forward pass, nothing folded or centred.
 
-use crate::config::{ModelConfig, Positions};
+use crate::config::{MlpKind, ModelConfig, Positions};
 use crate::error::{PrismError, Result};
 use BlockPoint::*;
 use Dim::*;
@@ -120,17 +120,31 @@ impl BlockPoint {
         (name, dims)
     }
 
-    /// Why a model has no such point; `None` where it has.
-    fn absent(self) -> Option<&'static str> {
-        match self {
-            RotQ | RotK => Some("the model has neither rotary positions nor a norm of queries and keys"),
-            Ln1PostScale | Ln1PostNormalized | Ln2PostScale | Ln2PostNormalized => {
-                Some("the model has no norm after its sublayers")
+    /// Why layer `l` of a model has no such point; `None` where it has.
+    fn absent(self, config: &ModelConfig, l: usize) -> Option<&'static str> {
+        let layout = &config.layout;
+        let (mlp, _) = config.mlp_of(l);
+        let experts = matches!(mlp, MlpKind::Experts { .. });
+        let (missing, reason) = match self {
+            ResidMid => (config.parallel, "attention and MLP are parallel: no stream lies between them"),
+            Ln1Scale | Ln1Normalized => (layout.ln1.is_none(), "the model has no norm before attention"),
+            Ln2Scale | Ln2Normalized if config.parallel => {
+                (layout.ln2.is_none(), "attention and MLP are parallel and share one norm, ln1")
             }
-            MlpPreLinear => Some("the MLP is not gated"),
-            RouterWeights => Some("the MLP has no experts"),
-            _ => None,
-        }
+            Ln2Scale | Ln2Normalized => (layout.ln2.is_none(), "the model has no norm before the MLP"),
+            RotQ | RotK => (
+                !config.turns_queries_and_keys(),
+                "the model has neither rotary positions nor a norm of queries and keys",
+            ),
+            Ln1PostScale | Ln1PostNormalized => (layout.ln1_post.is_none(), "the model has no norm after attention"),
+            Ln2PostScale | Ln2PostNormalized => (layout.ln2_post.is_none(), "the model has no norm after the MLP"),
+            MlpPre | MlpPost => (experts, "the MLP has experts: each has hidden layers of its own"),
+            MlpPreLinear if experts => (true, "the MLP has experts: each has hidden layers of its own"),
+            MlpPreLinear => (mlp != MlpKind::Gated, "the MLP is not gated"),
+            RouterWeights => (!experts, "the MLP has no experts"),
+            _ => (false, ""),
+        };
+        missing.then_some(reason)
     }
 }
 
@@ -164,10 +178,10 @@ impl HookPoint {
     /// Why the model has no such point; `None` where it has.
     pub fn absent(self, config: &ModelConfig) -> Option<&'static str> {
         match self {
-            HookPoint::PosEmbed => match config.positions {
-                Positions::Learned => None,
-            },
-            HookPoint::Block(_, point) => point.absent(),
+            HookPoint::PosEmbed if !matches!(config.positions, Positions::Learned { .. }) => {
+                Some("the model has no learned positions")
+            }
+            HookPoint::Block(l, point) => point.absent(config, l),
             _ => None,
         }
     }
@@ -230,7 +244,7 @@ mod tests {
     fn a_point_that_the_model_lacks_is_refused_with_the_reason() {
         for (name, word) in [
             ("blocks.0.attn.hook_rot_q", "rotary"),
-            ("blocks.1.ln2_post.hook_scale", "after its sublayers"),
+            ("blocks.1.ln2_post.hook_scale", "after the MLP"),
             ("blocks.0.mlp.hook_pre_linear", "gated"),
             ("blocks.0.mlp.hook_router_weights", "experts"),
         ] {

@@ -58,8 +58,8 @@ impl Component {
     /// The components of a model in the order of the columns: embeddings, then layer by layer.
     pub fn all(unit: Unit, config: &ModelConfig) -> Vec<Component> {
         let mut all = vec![Component { kind: Kind::Embed, layer: None, index: None }];
-        match config.positions {
-            Positions::Learned => all.push(Component { kind: Kind::PosEmbed, layer: None, index: None }),
+        if matches!(config.positions, Positions::Learned { .. }) {
+            all.push(Component { kind: Kind::PosEmbed, layer: None, index: None });
         }
         for l in 0..config.n_layers {
             let of_layer = |kind, index| Component { kind, layer: Some(l), index };
@@ -67,7 +67,9 @@ impl Component {
                 Unit::Layer => all.push(of_layer(Kind::Attn, None)),
                 Unit::Head => {
                     all.extend((0..config.n_heads).map(|h| of_layer(Kind::Head, Some(h))));
-                    all.push(of_layer(Kind::AttnBias, None));
+                    if config.has_attn_bias() {
+                        all.push(of_layer(Kind::AttnBias, None));
+                    }
                 }
             }
             all.push(of_layer(Kind::Mlp, None));

@@ -8,7 +8,7 @@
 //! ```
 
 use super::target::{Resolved, TokenWeights};
-use crate::config::Norm;
+use crate::config::NormKind;
 use crate::error::{PrismError, Result};
 use crate::model::{NormLayer, Transformer, Unembed};
 use candle_core::{DType, Tensor};
@@ -38,16 +38,11 @@ impl Direction {
     /// The direction of weighted logits through the final norm, held at its scale.
     fn frozen(weights: &TokenWeights, ln_final: &NormLayer, unembed: &Unembed) -> Result<Self> {
         let (u, bias) = behind_the_norm(weights, unembed)?;
-        let [gamma, beta] = [&ln_final.gamma, &ln_final.beta].map(|t| t.to_dtype(DType::F64)?.to_vec1::<f64>());
-        let constant = dot(&u, &beta?) + bias;
-        let mut u: Vec<f64> = u.iter().zip(gamma?).map(|(u, gamma)| u * gamma).collect();
-        match ln_final.norm {
-            Norm::LayerNorm { .. } => {
-                let mean = u.iter().sum::<f64>() / u.len() as f64;
-                u.iter_mut().for_each(|u| *u -= mean);
-            }
-        }
-        Ok(Direction { u, constant, scaled: true })
+        let constant = match &ln_final.beta {
+            Some(beta) => dot(&u, &host(beta)?) + bias,
+            None => bias,
+        };
+        Ok(Direction { u: before(&u, ln_final)?, constant, scaled: true })
     }
 
     /// The direction of weighted logits with the norm left out.
@@ -79,6 +74,24 @@ fn behind_the_norm(weights: &TokenWeights, unembed: &Unembed) -> Result<(Vec<f64
         bias += w * column.bias;
     }
     Ok((u, bias))
+}
+
+/// The direction before a norm, of one behind it, the norm's scale held: `γ ⊙ u`, and for a layer norm less its mean.
+pub(super) fn before(u: &[f64], norm: &NormLayer) -> Result<Vec<f64>> {
+    let mut before = u.to_vec();
+    if let Some(gamma) = &norm.gamma {
+        before.iter_mut().zip(host(gamma)?).for_each(|(u, gamma)| *u *= gamma);
+    }
+    if norm.norm.kind == NormKind::LayerNorm {
+        let mean = before.iter().sum::<f64>() / before.len() as f64;
+        before.iter_mut().for_each(|u| *u -= mean);
+    }
+    Ok(before)
+}
+
+/// A vector's values in f64.
+pub(super) fn host(vector: &Tensor) -> Result<Vec<f64>> {
+    Ok(vector.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
 }
 
 pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
@@ -128,13 +141,9 @@ impl Directions {
         self.of_row[row]
     }
 
-    /// All ũ as a matrix [directions, d_model].
-    ///
-    /// # Errors
-    /// `INTERNAL`.
-    pub fn matrix(&self, device: &candle_core::Device) -> Result<Tensor> {
-        let flat: Vec<f32> = self.distinct.iter().flat_map(|d| d.u.iter().map(|u| *u as f32)).collect();
-        Ok(Tensor::from_vec(flat, (self.distinct.len(), self.distinct[0].u.len()), device)?)
+    /// Every ũ.
+    pub fn all(&self) -> impl Iterator<Item = &[f64]> {
+        self.distinct.iter().map(|d| &d.u[..])
     }
 }
 

@@ -224,12 +224,21 @@ fn predicted(row: usize, output: &Output, unembed: &Unembed) -> Result<u32> {
     Ok(logits.argmax(D::Minus1)?.to_vec1::<u32>()?[0])
 }
 
+/// What is measured at a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Measured {
+    /// `Σ_t w_t logit_t`, before a cap; or a direction's dot product.
+    pub value: f64,
+    /// The same of the logits after the cap; NaN where it would take all logits (the mean of capped ones).
+    pub after_cap: f64,
+}
+
 /// The target's value at every row as the forward pass itself computes it: by its final norm and unembedding, or the
 /// dot product of a direction with the stream. The logits of all tokens that occur are taken in one product.
 ///
 /// # Errors
 /// `INTERNAL` where rows do not match.
-pub(super) fn measure(targets: &[Resolved], output: &Output, unembed: &Unembed) -> Result<Vec<f64>> {
+pub(super) fn measure(targets: &[Resolved], output: &Output, unembed: &Unembed) -> Result<Vec<Measured>> {
     let weights = || targets.iter().filter_map(|t| if let Resolved::Tokens(w) = t { Some(w) } else { None });
     let tokens: BTreeSet<u32> = weights().flat_map(|w| w.tokens.keys().copied()).collect();
     let tokens: Vec<u32> = tokens.into_iter().collect();
@@ -242,12 +251,19 @@ pub(super) fn measure(targets: &[Resolved], output: &Output, unembed: &Unembed) 
         measured.push(match target {
             Resolved::Direction(v) => {
                 let stream: Vec<f64> = output.stream.get(row)?.to_dtype(DType::F64)?.to_vec1()?;
-                stream.iter().zip(v.iter()).map(|(x, v)| x * f64::from(*v)).sum()
+                let value = stream.iter().zip(v.iter()).map(|(x, v)| x * f64::from(*v)).sum();
+                Measured { value, after_cap: value }
             }
             Resolved::Tokens(w) => {
-                let column = |token| tokens.partition_point(|t| t < token);
-                let of_tokens: f64 = w.tokens.iter().map(|(t, w)| w * f64::from(logits[row][column(t)])).sum();
-                of_tokens + if w.mean == 0.0 { 0.0 } else { w.mean * f64::from(means[row]) }
+                let logit = |token: &u32| f64::from(logits[row][tokens.partition_point(|t| t < token)]);
+                let sum = |of: &dyn Fn(f64) -> f64| w.tokens.iter().map(|(t, w)| w * of(logit(t))).sum::<f64>();
+                let mean = if w.mean == 0.0 { 0.0 } else { w.mean * f64::from(means[row]) };
+                let after_cap = match (w.mean == 0.0, unembed.cap) {
+                    (true, _) => sum(&|l| unembed.capped(l)),
+                    (false, None) => sum(&|l| l) + mean,
+                    (false, Some(_)) => f64::NAN,
+                };
+                Measured { value: sum(&|l| l) + mean, after_cap }
             }
         });
     }

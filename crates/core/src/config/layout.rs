@@ -1,26 +1,35 @@
-//! Where a family's weights lie in its checkpoint: names and orientation, as data.
+//! Where a family's weights lie in its checkpoint: names, order and orientation, as data.
 
-/// Tensor names of a family. `{l}` stands for the layer; `.weight` and `.bias` are added where the names are used.
-#[derive(Debug, Clone, Default)]
+/// Tensor names of a family. `{l}` stands for the layer, `{e}` for the expert; `.weight` and `.bias` are added where the
+/// names are used.
+#[derive(Debug, Clone)]
 pub struct Layout {
-    /// What may stand before every name but the unembedding's; checkpoints come with and without it.
-    pub prefix: &'static str,
+    /// What may stand before every name but the unembedding's; checkpoints come with one of these, or without.
+    pub prefixes: &'static [&'static str],
     /// Token embedding, [d_vocab, d_model].
     pub embed: &'static str,
-    /// Learned positions, [n_context, d_model].
-    pub pos_embed: &'static str,
+    /// Norm of the embedding.
+    pub embed_norm: Option<&'static str>,
+    /// Learned positions, [offset + n_context, d_model].
+    pub pos_embed: Option<&'static str>,
     /// Norm before attention.
-    pub ln1: &'static str,
-    /// Queries, keys and values side by side, in this order.
-    pub qkv: &'static str,
+    pub ln1: Option<&'static str>,
+    /// Norm after attention.
+    pub ln1_post: Option<&'static str>,
+    /// Norm before the MLP; a parallel block without one reads what attention reads.
+    pub ln2: Option<&'static str>,
+    /// Norm after the MLP.
+    pub ln2_post: Option<&'static str>,
+    /// Queries, keys and values.
+    pub qkv: Qkv,
+    /// Norms of queries and keys.
+    pub qk_norm: [&'static str; 2],
+    /// Attention sinks, [n_heads].
+    pub sinks: Option<&'static str>,
     /// Attention's output matrix, W_O and b_O.
     pub attn_out: &'static str,
-    /// Norm before the MLP.
-    pub ln2: &'static str,
-    /// The MLP's input matrix.
-    pub mlp_in: &'static str,
-    /// The MLP's output matrix.
-    pub mlp_out: &'static str,
+    /// The MLP.
+    pub mlp: MlpNames,
     /// Norm before the unembedding.
     pub ln_final: &'static str,
     /// Unembedding, [d_vocab, d_model].
@@ -31,17 +40,80 @@ pub struct Layout {
     pub harmless: &'static [&'static str],
 }
 
+/// Where queries, keys and values lie.
+#[derive(Debug, Clone, Copy)]
+pub enum Qkv {
+    /// Three matrices.
+    Split([&'static str; 3]),
+    /// One matrix: all queries, all keys, all values.
+    Fused(&'static str),
+    /// One matrix, key head by key head: its queries, its key, its value (GPT-NeoX, BLOOM, Falcon).
+    ByGroup(&'static str),
+    /// One matrix in four blocks, each with its heads' queries, values, keys (CodeGen).
+    InFourBlocks(&'static str),
+}
+
+/// Where an MLP's matrices lie.
+#[derive(Debug, Clone, Copy)]
+pub enum MlpNames {
+    /// In and out.
+    Plain([&'static str; 2]),
+    /// Gate, up and out.
+    Gated([&'static str; 3]),
+    /// Gate and up side by side, and out.
+    GateUp([&'static str; 2]),
+    /// Router, and every expert's gate, up and out. The layers without experts have `dense`.
+    Experts {
+        /// [n_experts, d_model]
+        router: &'static str,
+        /// Gate, up, out, with `{e}`.
+        experts: [&'static str; 3],
+        /// Gate, up and out of a layer without experts.
+        dense: [&'static str; 3],
+    },
+    /// Router, and all experts in one tensor: gate and up column by column in turn [n_experts, d_model, 2 d_mlp], and
+    /// out [n_experts, d_mlp, d_model], with biases (gpt-oss).
+    StackedExperts {
+        /// [n_experts, d_model]
+        router: &'static str,
+        /// Gate and up.
+        gate_up: &'static str,
+        /// Out.
+        output: &'static str,
+    },
+}
+
 /// How a linear layer's matrix is stored.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Orientation {
     /// `[in, out]`, as GPT-2's `Conv1D`.
     InOut,
     /// `[out, in]`, as `torch.nn.Linear`.
-    #[default]
     OutIn,
 }
 
 impl Layout {
+    /// The names that Llama's checkpoints have, and with small changes those of most decoders since.
+    pub const LLAMA: Layout = Layout {
+        prefixes: &["model."],
+        embed: "embed_tokens.weight",
+        embed_norm: None,
+        pos_embed: None,
+        ln1: Some("layers.{l}.input_layernorm"),
+        ln1_post: None,
+        ln2: Some("layers.{l}.post_attention_layernorm"),
+        ln2_post: None,
+        qkv: Qkv::Split(["layers.{l}.self_attn.q_proj", "layers.{l}.self_attn.k_proj", "layers.{l}.self_attn.v_proj"]),
+        qk_norm: ["layers.{l}.self_attn.q_norm", "layers.{l}.self_attn.k_norm"],
+        sinks: None,
+        attn_out: "layers.{l}.self_attn.o_proj",
+        mlp: MlpNames::Gated(["layers.{l}.mlp.gate_proj", "layers.{l}.mlp.up_proj", "layers.{l}.mlp.down_proj"]),
+        ln_final: "norm",
+        unembed: "lm_head",
+        orientation: Orientation::OutIn,
+        harmless: &["layers.{l}.self_attn.rotary_emb.inv_freq", "rotary_emb.inv_freq"],
+    };
+
     /// The name of a tensor in layer `l`.
     pub fn at(pattern: &str, l: usize) -> String {
         pattern.replace("{l}", &l.to_string())

@@ -6,6 +6,7 @@ use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::rc::Rc;
 
 /// Limit of a config file, in bytes.
 const MAX_BYTES: u64 = 1 << 20;
@@ -17,10 +18,12 @@ pub(super) const HARMLESS: &[&str] = &[
     "_name_or_path",
     "_num_labels",
     "architectures",
+    "attention_dropout",
     "auto_map",
     "bad_words_ids",
     "begin_suppress_tokens",
     "chunk_size_feed_forward",
+    "classifier_dropout",
     "diversity_penalty",
     "do_sample",
     "dtype",
@@ -31,6 +34,7 @@ pub(super) const HARMLESS: &[&str] = &[
     "finetuning_task",
     "forced_bos_token_id",
     "forced_eos_token_id",
+    "hidden_dropout",
     "id2label",
     "initializer_range",
     "is_decoder",
@@ -76,6 +80,8 @@ pub struct RawConfig {
     file: String,
     map: BTreeMap<String, Value>,
     read: RefCell<BTreeSet<String>>,
+    /// Objects that were asked for, by their keys: their own unread keys count too.
+    objects: RefCell<BTreeMap<String, Rc<RawConfig>>>,
 }
 
 impl RawConfig {
@@ -99,7 +105,7 @@ impl RawConfig {
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self> {
         let parsed: std::result::Result<UniqueMap<Value>, _> = serde_json::from_slice(bytes);
         match parsed {
-            Ok(UniqueMap(map)) => Ok(RawConfig { file: file.into(), map, read: RefCell::default() }),
+            Ok(UniqueMap(map)) => Ok(Self::of(file.into(), map)),
             Err(e) => Err(PrismError::ConfigInvalid {
                 file: file.into(),
                 key: "the file".into(),
@@ -107,6 +113,67 @@ impl RawConfig {
                 expected: "a JSON object".into(),
             }),
         }
+    }
+
+    fn of(file: String, map: BTreeMap<String, Value>) -> Self {
+        RawConfig { file, map, read: RefCell::default(), objects: RefCell::default() }
+    }
+
+    /// Whether a key is there and not `null`.
+    pub fn has(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(|v| !v.is_null())
+    }
+
+    /// Whether a key is there and `null`, where a family takes that for something else than a missing key.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
+    /// A value of any kind.
+    pub fn value(&self, key: &str) -> Option<Value> {
+        self.get(key).cloned()
+    }
+
+    /// An object below a key, read like the file itself: its own keys must be read or known, too.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn object(&self, key: &str) -> Result<Option<Rc<RawConfig>>> {
+        if let Some(known) = self.objects.borrow().get(key) {
+            return Ok(Some(known.clone()));
+        }
+        let map = self.kind(key, "an object", |v| v.as_object().cloned())?;
+        let child = map.map(|map| Rc::new(Self::of(format!("{}: {key}", self.file), map.into_iter().collect())));
+        if let Some(child) = &child {
+            self.objects.borrow_mut().insert(key.into(), child.clone());
+        }
+        Ok(child)
+    }
+
+    /// A list of texts.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
+        self.kind(key, "a list of texts", |v| v.as_array()?.iter().map(|x| x.as_str().map(String::from)).collect())
+    }
+
+    /// A list of whole numbers from 0 on; `true` and `false` count as 1 and 0.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn counts(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        let count = |x: &Value| x.as_u64().or(x.as_bool().map(u64::from)).and_then(|n| usize::try_from(n).ok());
+        self.kind(key, "a list of whole numbers", |v| v.as_array()?.iter().map(count).collect())
+    }
+
+    /// A list of finite numbers above 0.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn positives(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let positive = |x: &Value| x.as_f64().filter(|x| x.is_finite() && *x > 0.0);
+        self.kind(key, "a list of finite numbers above 0", |v| v.as_array()?.iter().map(positive).collect())
     }
 
     fn get(&self, key: &str) -> Option<&Value> {
@@ -137,13 +204,38 @@ impl RawConfig {
         })
     }
 
+    /// As [`RawConfig::count`], with 0 allowed.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn count_from_0(&self, key: &str, default: usize, limit: usize) -> Result<usize> {
+        let number = |v: &Value| usize::try_from(v.as_u64()?).ok().filter(|n| *n <= limit);
+        Ok(self.kind(key, &format!("a whole number from 0 to {limit}"), number)?.unwrap_or(default))
+    }
+
+    /// A finite number above 0, `None` where it is `null`, the default where it is missing.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn optional_positive_or(&self, key: &str, default: f64) -> Result<Option<f64>> {
+        let found = self.optional_positive(key)?;
+        Ok(if self.map.contains_key(key) { found } else { Some(default) })
+    }
+
     /// A finite number above 0.
     ///
     /// # Errors
     /// `CONFIG_INVALID`.
     pub fn positive(&self, key: &str, default: f64) -> Result<f64> {
-        let value = self.kind(key, "a finite number above 0", |v| v.as_f64().filter(|x| x.is_finite() && *x > 0.0))?;
-        Ok(value.unwrap_or(default))
+        Ok(self.optional_positive(key)?.unwrap_or(default))
+    }
+
+    /// As [`RawConfig::positive`], with `None` where the key is absent.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn optional_positive(&self, key: &str) -> Result<Option<f64>> {
+        self.kind(key, "a finite number above 0", |v| v.as_f64().filter(|x| x.is_finite() && *x > 0.0))
     }
 
     /// `true` or `false`.
@@ -198,7 +290,10 @@ impl RawConfig {
     pub fn unread(&self, harmless: &[&str]) -> Vec<String> {
         let read = self.read.borrow();
         let ignored = |key: &str| read.contains(key) || HARMLESS.contains(&key) || harmless.contains(&key);
-        self.map.iter().filter(|(k, v)| !v.is_null() && !ignored(k)).map(|(k, _)| k.clone()).collect()
+        let own = self.map.iter().filter(|(k, v)| !v.is_null() && !ignored(k)).map(|(k, _)| k.clone());
+        let objects = self.objects.borrow();
+        let below = objects.iter().flat_map(|(k, object)| object.unread(harmless).into_iter().map(move |u| format!("{k}.{u}")));
+        own.chain(below).collect()
     }
 
     /// The error for a value that is not of its kind.
@@ -209,7 +304,12 @@ impl RawConfig {
 
     /// The error for a value that is of its kind and not implemented.
     pub fn unsupported(&self, key: &str, reason: &str) -> PrismError {
-        let mut value = self.map.get(key).map(Value::to_string).unwrap_or_else(|| "absent".into());
+        let pointer = format!("/{}", key.replace('.', "/"));
+        let found = self.map.get(key).cloned().or_else(|| {
+            let whole = Value::Object(self.map.clone().into_iter().collect());
+            whole.pointer(&pointer).cloned()
+        });
+        let mut value = found.map_or_else(|| "absent".into(), |v| v.to_string());
         if value.len() > 80 {
             value = value.chars().take(79).collect::<String>() + "…";
         }

@@ -1,22 +1,35 @@
 //! Attention: queries, keys and values of all rows at once, the pattern segment by segment, one output matrix.
 
-use super::Linear;
+use super::{Linear, NormLayer};
 use crate::batch::{Batch, Past};
+use crate::config::{AlibiZero, Positions, QkSpan, Rotary};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::HookPoint;
-use crate::ops;
+use crate::ops::{self, Angles, ScoreRule};
 use crate::tap::Tap;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 /// The attention of one block.
 pub struct Attention {
     /// Queries, keys and values side by side: [d_model, (H + 2 G) e], bias
     pub qkv: Linear,
+    /// They are cut to ± this.
+    pub clip: Option<f64>,
+    /// Norms of queries and of keys.
+    pub qk_norm: Option<QkNorms>,
+    /// Rotary positions.
+    pub rotary: Option<Rotary>,
+    /// Whether queries and keys are another thing for the scores than as they were projected, in this model.
+    pub has_turned: bool,
+    /// How scores are made.
+    pub rule: ScoreRule,
+    /// Where ALiBi's bias is 0.
+    pub alibi_zero: Option<AlibiZero>,
+    /// Scores of the sinks, [H]
+    pub sinks: Option<Tensor>,
     /// W_O [H e, d_model], b_O
     pub output: Linear,
-    /// What scores are multiplied with.
-    pub scale: f64,
     /// H
     pub n_heads: usize,
     /// G
@@ -25,33 +38,49 @@ pub struct Attention {
     pub d_head: usize,
 }
 
+/// The norms of queries and keys, and what they are taken over.
+pub struct QkNorms {
+    /// Of queries.
+    pub q: NormLayer,
+    /// Of keys.
+    pub k: NormLayer,
+    /// Each head, or all together.
+    pub span: QkSpan,
+}
+
 impl Attention {
-    /// x [rows, d_model] → what attention adds to the stream, [rows, d_model].
+    /// x [rows, d_model] → z [rows, H, e] and what attention computes of it, [rows, d_model].
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn forward(&self, x: &Tensor, l: usize, segments: &mut KeysValues, tap: &mut Tap) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, l: usize, pass: &mut Pass, tap: &mut Tap) -> Result<(Tensor, Tensor)> {
         let at = |point| HookPoint::Block(l, point);
         let (n_rows, n_heads, n_kv, e) = (x.dim(0)?, self.n_heads, self.n_key_value_heads, self.d_head);
         let qkv = self.qkv.forward(x)?.reshape((n_rows, n_heads + 2 * n_kv, e))?;
+        let qkv = self.clip.map_or(Ok(qkv.clone()), |c| qkv.clamp(-c, c))?;
         let q = tap.rows(at(Q), qkv.narrow(1, 0, n_heads)?)?;
         let k = tap.rows(at(K), qkv.narrow(1, n_heads, n_kv)?)?;
         let v = tap.rows(at(V), qkv.narrow(1, n_heads + n_kv, n_kv)?)?;
+        let (mut q, mut k) = self.turned(q, k, pass)?;
+        if self.has_turned {
+            q = tap.rows(at(RotQ), q)?;
+            k = tap.rows(at(RotK), k)?;
+        }
 
         let mut z = Vec::new();
-        for i in 0..segments.batch.active(l) {
-            let rows = segments.batch.rows(i);
-            let (keys, values) = segments.extend(i, &k, &v)?;
-            let scores = ops::scores(&q.narrow(0, rows.start, rows.len())?, &keys, self.scale)?;
+        for i in 0..pass.batch.active(l) {
+            let rows = pass.batch.rows(i);
+            let (keys, values) = pass.extend(i, &k, &v)?;
+            let rule = self.rule_for(keys.dim(0)?);
+            let scores = ops::scores(&q.narrow(0, rows.start, rows.len())?, &keys, &rule)?;
             let scores = tap.square(at(AttnScores), rows.start, scores)?;
-            let pattern = tap.square(at(Pattern), rows.start, ops::pattern(&scores)?)?;
+            let pattern = ops::pattern(&scores, self.sinks.as_ref())?;
+            let pattern = tap.square(at(Pattern), rows.start, pattern)?;
             z.push(ops::mix(&pattern, &values)?);
         }
         let z = tap.rows(at(Z), Tensor::cat(&z, 0)?)?;
-        if tap.wants(at(HeadResult)) {
-            tap.rows(at(HeadResult), self.head_results(&z)?)?;
-        }
-        self.output.forward(&z.reshape((n_rows, n_heads * e))?)
+        let out = self.output.forward(&z.reshape((n_rows, n_heads * e))?)?;
+        Ok((z, out))
     }
 
     /// W_O head by head: [H, e, d_model].
@@ -62,23 +91,57 @@ impl Attention {
         Ok(self.output.weight.reshape((self.n_heads, self.d_head, ()))?)
     }
 
-    /// What each head writes, `z(l,h) W_O(l)[h]`: [rows, H, d_model].
-    fn head_results(&self, z: &Tensor) -> Result<Tensor> {
+    /// What each head computes, `z(l,h) W_O(l)[h]`: [rows, H, d_model].
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn head_results(&self, z: &Tensor) -> Result<Tensor> {
         let by_head = z.transpose(0, 1)?.contiguous()?.matmul(&self.w_o()?)?;
         Ok(by_head.transpose(0, 1)?.contiguous()?)
     }
+
+    /// Queries and keys as the scores use them: normed, then turned.
+    fn turned(&self, mut q: Tensor, mut k: Tensor, pass: &Pass) -> Result<(Tensor, Tensor)> {
+        if let Some(norms) = &self.qk_norm {
+            (q, k) = (norms.apply(&norms.q, &q)?, norms.apply(&norms.k, &k)?);
+        }
+        if let (Some(rotary), Some(angles)) = (&self.rotary, &pass.angles) {
+            (q, k) = (ops::rotate(&q, angles, rotary.style)?, ops::rotate(&k, angles, rotary.style)?);
+        }
+        Ok((q, k))
+    }
+
+    fn rule_for(&self, n_key: usize) -> ScoreRule {
+        let alibi_zero = if self.alibi_zero == Some(AlibiZero::Last) { n_key - 1 } else { 0 };
+        ScoreRule { alibi_zero, ..self.rule.clone() }
+    }
 }
 
-/// Keys and values of one layer, segment by segment, with those that a segment borrows in front.
-pub struct KeysValues<'a> {
+impl QkNorms {
+    fn apply(&self, norm: &NormLayer, x: &Tensor) -> Result<Tensor> {
+        match self.span {
+            QkSpan::AllHeads => Ok(norm.forward_unseen(&x.flatten_from(1)?)?.reshape(x.shape())?),
+            _ => norm.forward_unseen(x),
+        }
+    }
+}
+
+/// What a layer's pass over a batch carries: the angles of the rows under way, and the keys and values of its
+/// segments, with those that a segment borrows in front.
+pub struct Pass<'a> {
     batch: &'a Batch,
     layer: usize,
+    angles: Option<Angles>,
     whole: Vec<(Tensor, Tensor)>,
 }
 
-impl<'a> KeysValues<'a> {
-    pub(super) fn new(batch: &'a Batch, layer: usize) -> Self {
-        KeysValues { batch, layer, whole: Vec::new() }
+impl<'a> Pass<'a> {
+    pub(super) fn new(batch: &'a Batch, layer: usize, rotary: Option<&Rotary>, device: &Device) -> Result<Self> {
+        let angles = rotary.map(|rotary| {
+            let of_segment = |i| Angles::new(rotary, batch.start(i), batch.start(i) + batch.rows(i).len(), device);
+            Angles::cat(&(0..batch.active(layer)).map(of_segment).collect::<Result<Vec<_>>>()?)
+        });
+        Ok(Pass { batch, layer, angles: angles.transpose()?, whole: Vec::new() })
     }
 
     /// All keys and values that segment `i` attends to, from position 0 on: [key_pos, G, e] each. Segments come in
@@ -102,4 +165,14 @@ impl<'a> KeysValues<'a> {
         self.whole.push(whole.clone());
         Ok(whole)
     }
+}
+
+/// The scores' rule of a layer.
+pub(super) fn score_rule(config: &crate::config::ModelConfig, l: usize) -> (ScoreRule, Option<AlibiZero>) {
+    let (slopes, zero) = match &config.positions {
+        Positions::Alibi { slopes, zero_at } => (slopes.clone(), Some(*zero_at)),
+        _ => (Vec::new(), None),
+    };
+    let scale = config.attention_scale[l];
+    (ScoreRule { scale, cap: config.score_cap, window: config.windows[l], slopes, alibi_zero: 0 }, zero)
 }

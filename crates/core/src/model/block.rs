@@ -1,25 +1,34 @@
-//! One block: `x + attention(ln1(x))`, then `x + mlp(ln2(x))`.
+//! One block. Serial: `x + attention(ln1(x))`, then `x + mlp(ln2(x))`. Parallel: `x + attention(ln1(x)) + mlp(ln2(x))`,
+//! or both from one norm. What a sublayer writes may go through a norm and a multiplier before it is added.
 
-use super::attention::KeysValues;
+use super::attention::Pass;
 use super::{Attention, Mlp, NormLayer};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
-use crate::hook::HookPoint;
+use crate::hook::{BlockPoint, HookPoint};
 use crate::tap::Tap;
 use candle_core::Tensor;
 
-/// A block with the norm before each sublayer.
+/// A block.
 pub struct Block {
     /// Which layer it is.
     pub layer: usize,
+    /// Whether attention and MLP read the same stream.
+    pub parallel: bool,
     /// Norm before attention.
-    pub ln1: NormLayer,
+    pub ln1: Option<NormLayer>,
     /// Attention.
     pub attention: Attention,
+    /// Norm after attention.
+    pub ln1_post: Option<NormLayer>,
     /// Norm before the MLP.
-    pub ln2: NormLayer,
+    pub ln2: Option<NormLayer>,
     /// MLP.
     pub mlp: Mlp,
+    /// Norm after the MLP.
+    pub ln2_post: Option<NormLayer>,
+    /// What both write is multiplied with this.
+    pub multiplier: f64,
 }
 
 impl Block {
@@ -27,18 +36,50 @@ impl Block {
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn forward(&self, x: Tensor, segments: &mut KeysValues, tap: &mut Tap) -> Result<Tensor> {
+    pub fn forward(&self, x: Tensor, pass: &mut Pass, tap: &mut Tap) -> Result<Tensor> {
         let at = |point| HookPoint::Block(self.layer, point);
         let resid_pre = tap.rows(at(ResidPre), x)?;
 
-        let normed = self.ln1.forward(&resid_pre, self.layer, [Ln1Scale, Ln1Normalized], tap)?;
-        let attn_out = self.attention.forward(&normed, self.layer, segments, tap)?;
-        let attn_out = tap.rows(at(AttnOut), attn_out)?;
-        let resid_mid = tap.rows(at(ResidMid), (resid_pre + attn_out)?)?;
+        let read = self.norm(&self.ln1, &resid_pre, [Ln1Scale, Ln1Normalized], tap)?;
+        let (z, raw) = self.attention.forward(&read, self.layer, pass, tap)?;
+        if tap.wants(at(HeadResult)) {
+            tap.rows(at(HeadResult), self.head_results(&z, &raw)?)?;
+        }
+        let written = self.written(&self.ln1_post, raw, [Ln1PostScale, Ln1PostNormalized], tap)?;
+        let attn_out = tap.rows(at(AttnOut), written)?;
+        let resid_mid = (&resid_pre + &attn_out)?;
 
-        let normed = self.ln2.forward(&resid_mid, self.layer, [Ln2Scale, Ln2Normalized], tap)?;
-        let mlp_out = self.mlp.forward(&normed, self.layer, tap)?;
-        let mlp_out = tap.rows(at(MlpOut), mlp_out)?;
-        tap.rows(at(ResidPost), (resid_mid + mlp_out)?)
+        let (read, stream) = match (self.parallel, &self.ln2) {
+            (true, None) => (read, resid_mid), // both read the one norm
+            (true, Some(_)) => (self.norm(&self.ln2, &resid_pre, [Ln2Scale, Ln2Normalized], tap)?, resid_mid),
+            (false, _) => {
+                let resid_mid = tap.rows(at(ResidMid), resid_mid)?;
+                (self.norm(&self.ln2, &resid_mid, [Ln2Scale, Ln2Normalized], tap)?, resid_mid)
+            }
+        };
+        let raw = self.mlp.forward(&read, self.layer, tap)?;
+        let written = self.written(&self.ln2_post, raw, [Ln2PostScale, Ln2PostNormalized], tap)?;
+        let mlp_out = tap.rows(at(MlpOut), written)?;
+        tap.rows(at(ResidPost), (stream + mlp_out)?)
+    }
+
+    /// What each head adds to the stream, a norm after attention held at its scale: [rows, H, d_model].
+    fn head_results(&self, z: &Tensor, raw: &Tensor) -> Result<Tensor> {
+        let heads = self.attention.head_results(z)?;
+        let heads = match &self.ln1_post {
+            Some(post) => post.linear_part(&heads, &post.scale(raw)?.unsqueeze(1)?)?,
+            None => heads,
+        };
+        Ok((heads * self.multiplier)?)
+    }
+
+    fn norm(&self, norm: &Option<NormLayer>, x: &Tensor, points: [BlockPoint; 2], tap: &mut Tap) -> Result<Tensor> {
+        norm.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, self.layer, points, tap))
+    }
+
+    /// What a sublayer adds to the stream, from what it computed.
+    fn written(&self, post: &Option<NormLayer>, raw: Tensor, points: [BlockPoint; 2], tap: &mut Tap) -> Result<Tensor> {
+        let normed = self.norm(post, &raw, points, tap)?;
+        Ok(if self.multiplier == 1.0 { normed } else { (normed * self.multiplier)? })
     }
 }

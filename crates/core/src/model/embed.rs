@@ -1,5 +1,7 @@
-//! From token ids to the residual stream: `x = W_E[id] + W_pos[position]`.
+//! From token ids to the residual stream: `x = norm(W_E[id] · scale) + W_pos[position + offset]`, of which most models
+//! have only the first or the second part.
 
+use super::NormLayer;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::hook::HookPoint;
@@ -10,8 +12,12 @@ use candle_core::Tensor;
 pub struct Embed {
     /// W_E, [d_vocab, d_model]
     pub tokens: Tensor,
-    /// W_pos, [n_context, d_model]
-    pub positions: Tensor,
+    /// What it is multiplied with.
+    pub scale: f64,
+    /// The norm behind it.
+    pub norm: Option<NormLayer>,
+    /// W_pos, from the row of position 0 on: [n_context, d_model]
+    pub positions: Option<Tensor>,
 }
 
 impl Embed {
@@ -22,9 +28,16 @@ impl Embed {
     pub fn forward(&self, batch: &Batch, tap: &mut Tap) -> Result<Tensor> {
         let (ids, positions) = batch.embedded();
         let device = self.tokens.device();
-        let embed = self.tokens.index_select(&Tensor::new(ids, device)?, 0)?;
+        let mut embed = self.tokens.index_select(&Tensor::new(ids, device)?, 0)?;
+        if self.scale != 1.0 {
+            embed = (embed * self.scale)?;
+        }
+        if let Some(norm) = &self.norm {
+            embed = norm.forward_unseen(&embed)?;
+        }
         let embed = tap.rows(HookPoint::Embed, embed)?;
-        let pos_embed = self.positions.index_select(&Tensor::new(positions, device)?, 0)?;
+        let Some(table) = &self.positions else { return Ok(embed) };
+        let pos_embed = table.index_select(&Tensor::new(positions, device)?, 0)?;
         let pos_embed = tap.rows(HookPoint::PosEmbed, pos_embed)?;
         Ok((embed + pos_embed)?)
     }

@@ -1,31 +1,139 @@
-//! The MLP: `act(x W_in + b_in) W_out + b_out`.
+//! The MLP: `act(x W_in + b_in) W_out + b_out`, gated: `(act(x W_gate) ⊙ x W_up) W_out`, or several of those of which a
+//! router chooses: `Σ_e g_e E_e(x)`.
 
 use super::Linear;
+use crate::config::{ClampedSwiglu, Gating};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::HookPoint;
 use crate::ops::Activation;
 use crate::tap::Tap;
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
-/// A plain MLP.
-pub struct Mlp {
-    /// W_in [d_model, d_mlp], b_in
-    pub input: Linear,
+/// The MLP of one block.
+pub enum Mlp {
+    /// One hidden layer.
+    Plain {
+        /// W_in [d_model, d_mlp], b_in
+        input: Linear,
+        /// Between the two.
+        activation: Activation,
+        /// W_out [d_mlp, d_model], b_out
+        output: Linear,
+    },
+    /// One hidden layer, gated.
+    Gated(Gated),
+    /// A router and what it chooses from.
+    Experts(Experts),
+}
+
+/// A gated hidden layer.
+pub struct Gated {
+    /// Gate and up side by side: [d_model, 2 d_mlp], biases
+    pub gate_up: Linear,
+    /// Of the gate.
+    pub activation: Activation,
+    /// In its place, the clamped form of gpt-oss.
+    pub swiglu: Option<ClampedSwiglu>,
     /// W_out [d_mlp, d_model], b_out
     pub output: Linear,
-    /// Between the two.
-    pub activation: Activation,
+}
+
+/// Experts and their router.
+pub struct Experts {
+    /// [d_model, n_experts], bias
+    pub router: Linear,
+    /// How logits become gates.
+    pub gating: Gating,
+    /// How many experts a token gets.
+    pub top_k: usize,
+    /// All of them.
+    pub experts: Vec<Gated>,
 }
 
 impl Mlp {
-    /// x [rows, d_model] → what the MLP adds to the stream, [rows, d_model].
+    /// x [rows, d_model] → what the MLP computes, [rows, d_model].
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
     pub fn forward(&self, x: &Tensor, l: usize, tap: &mut Tap) -> Result<Tensor> {
-        let pre = tap.rows(HookPoint::Block(l, MlpPre), self.input.forward(x)?)?;
-        let post = tap.rows(HookPoint::Block(l, MlpPost), self.activation.apply(&pre)?)?;
-        self.output.forward(&post)
+        let at = |point| HookPoint::Block(l, point);
+        match self {
+            Mlp::Plain { input, activation, output } => {
+                let pre = tap.rows(at(MlpPre), input.forward(x)?)?;
+                output.forward(&tap.rows(at(MlpPost), activation.apply(&pre)?)?)
+            }
+            Mlp::Gated(gated) => {
+                let (gate, up) = gated.gate_and_up(x)?;
+                let gate = tap.rows(at(MlpPre), gate)?;
+                let up = tap.rows(at(MlpPreLinear), up)?;
+                gated.output.forward(&tap.rows(at(MlpPost), gated.hidden(&gate, &up)?)?)
+            }
+            Mlp::Experts(experts) => {
+                let gates = tap.rows(at(RouterWeights), experts.gates(x)?)?;
+                experts.mixed(x, &gates)
+            }
+        }
+    }
+}
+
+impl Gated {
+    fn gate_and_up(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        let both = self.gate_up.forward(x)?;
+        let d_mlp = both.dim(1)? / 2;
+        Ok((both.narrow(1, 0, d_mlp)?.contiguous()?, both.narrow(1, d_mlp, d_mlp)?.contiguous()?))
+    }
+
+    /// What multiplies W_out.
+    fn hidden(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+        let Some(ClampedSwiglu { alpha, limit }) = self.swiglu else {
+            return Ok((self.activation.apply(gate)? * up)?);
+        };
+        let gate = gate.minimum(limit)?;
+        let up = up.clamp(-limit, limit)?;
+        let sigmoid = ((&gate * -alpha)?.exp()? + 1.0)?.recip()?; // σ(alpha · gate)
+        Ok(((up + 1.0)? * (gate * sigmoid)?)?)
+    }
+}
+
+impl Experts {
+    /// The gate of every expert, 0 where it is not chosen: [rows, n_experts].
+    fn gates(&self, x: &Tensor) -> Result<Tensor> {
+        let logits: Vec<Vec<f32>> = self.router.forward(x)?.to_vec2()?;
+        let gates: Vec<f32> = logits.iter().flat_map(|row| self.gates_of(row)).collect();
+        Ok(Tensor::from_vec(gates, (logits.len(), self.experts.len()), x.device())?)
+    }
+
+    /// Softmax of the logits over all experts or over the chosen, in f64; the `top_k` largest are chosen, of equals the
+    /// first.
+    fn gates_of(&self, logits: &[f32]) -> Vec<f32> {
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+        let chosen = &order[..self.top_k];
+        let max = f64::from(logits[order[0]]);
+        let exp = |i: usize| (f64::from(logits[i]) - max).exp();
+        let total: f64 = match self.gating {
+            Gating::Softmax => (0..logits.len()).map(exp).sum(),
+            Gating::SoftmaxOfChosen => chosen.iter().map(|i| exp(*i)).sum(),
+        };
+        (0..logits.len()).map(|i| if chosen.contains(&i) { (exp(i) / total) as f32 } else { 0.0 }).collect()
+    }
+
+    /// `Σ_e g_e E_e(x)`: every expert runs on the rows that chose it.
+    fn mixed(&self, x: &Tensor, gates: &Tensor) -> Result<Tensor> {
+        let host: Vec<Vec<f32>> = gates.to_vec2()?;
+        let mut sum = x.zeros_like()?;
+        for (e, expert) in self.experts.iter().enumerate() {
+            let rows: Vec<u32> = (0..host.len() as u32).filter(|r| host[*r as usize][e] != 0.0).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let rows = Tensor::new(rows, x.device())?;
+            let (gate, up) = expert.gate_and_up(&x.index_select(&rows, 0)?)?;
+            let out = expert.output.forward(&expert.hidden(&gate, &up)?)?;
+            let weight = gates.narrow(D::Minus1, e, 1)?.contiguous()?.index_select(&rows, 0)?;
+            sum = sum.index_add(&rows, &out.broadcast_mul(&weight)?, 0)?;
+        }
+        Ok(sum)
     }
 }

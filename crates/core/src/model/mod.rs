@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! x = embed(ids) + pos_embed(positions)
-//! for every block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))
+//! for every block:  x = x + attention(ln1(x));  x = x + mlp(ln2(x))      block.rs, attention.rs, mlp.rs
 //! logits = unembed(ln_final(x))
 //! ```
 //!
@@ -16,11 +16,11 @@ mod mlp;
 mod norm;
 mod unembed;
 
-pub use attention::Attention;
+pub use attention::{Attention, QkNorms};
 pub use block::Block;
 pub use embed::Embed;
 pub use load::load;
-pub use mlp::Mlp;
+pub use mlp::{Experts, Gated, Mlp};
 pub use norm::NormLayer;
 pub use unembed::Unembed;
 
@@ -29,7 +29,7 @@ use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
 use crate::tap::Tap;
-use attention::KeysValues;
+use attention::Pass;
 use candle_core::{Device, Tensor};
 
 /// A matrix and its bias: `y = x W + b`.
@@ -84,7 +84,8 @@ impl Transformer {
                 under_way = None; // every segment enters at a later layer
                 continue;
             };
-            let x = block.forward(x, &mut KeysValues::new(batch, l), tap)?;
+            let mut pass = Pass::new(batch, l, block.attention.rotary.as_ref(), &self.device)?;
+            let x = block.forward(x, &mut pass, tap)?;
             self.check_finite(&x, batch, l)?;
             under_way = Some(x);
         }

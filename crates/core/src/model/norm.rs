@@ -1,20 +1,20 @@
-//! A norm with its weights: `γ ⊙ (x − mean(x)) / s + β`.
+//! A norm with its weights: `γ ⊙ (x − mean(x)) / s + β`, or RMS norm, without the mean.
 
-use crate::config::Norm;
+use crate::config::{Norm, NormKind};
 use crate::error::Result;
 use crate::hook::{BlockPoint, HookPoint};
 use crate::ops;
 use crate::tap::Tap;
-use candle_core::Tensor;
+use candle_core::{D, Tensor};
 
-/// A norm of the residual stream.
+/// A norm over the last axis.
 pub struct NormLayer {
     /// Kind and ε.
     pub norm: Norm,
-    /// γ, [d_model]
-    pub gamma: Tensor,
-    /// β, [d_model]
-    pub beta: Tensor,
+    /// γ; 1 where there is none.
+    pub gamma: Option<Tensor>,
+    /// β; 0 where there is none.
+    pub beta: Option<Tensor>,
 }
 
 impl NormLayer {
@@ -27,7 +27,7 @@ impl NormLayer {
         let [scale_point, normalized_point] = points.map(|point| HookPoint::Block(l, point));
         tap.rows(scale_point, scale)?;
         let normalized = tap.rows(normalized_point, normalized)?;
-        self.gain_and_bias(&normalized)
+        self.gain_and_bias(normalized)
     }
 
     /// The final norm, of the tap's rows only.
@@ -38,16 +38,56 @@ impl NormLayer {
         let (normalized, scale) = self.normalize(x)?;
         tap.selected(HookPoint::FinalScale, scale);
         let normalized = tap.selected(HookPoint::FinalNormalized, normalized);
-        self.gain_and_bias(&normalized)
+        self.gain_and_bias(normalized)
+    }
+
+    /// A norm that has no hook points: of the embedding, of queries and keys.
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn forward_unseen(&self, x: &Tensor) -> Result<Tensor> {
+        self.gain_and_bias(self.normalize(x)?.0)
+    }
+
+    /// The scale `s` of every row, [rows, 1].
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn scale(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.normalize(x)?.1)
+    }
+
+    /// The norm as it acts on a part of its input, with the scale held: `γ ⊙ (p − mean(p)) / s`, no β.
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn linear_part(&self, part: &Tensor, scale: &Tensor) -> Result<Tensor> {
+        let centred = match self.norm.kind {
+            NormKind::LayerNorm => part.broadcast_sub(&part.mean_keepdim(D::Minus1)?)?,
+            NormKind::RmsNorm => part.clone(),
+        };
+        let scaled = centred.broadcast_div(scale)?;
+        Ok(match &self.gamma {
+            Some(gamma) => scaled.broadcast_mul(gamma)?,
+            None => scaled,
+        })
     }
 
     fn normalize(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        match self.norm {
-            Norm::LayerNorm { eps } => ops::layer_norm(x, eps),
+        match self.norm.kind {
+            NormKind::LayerNorm => ops::layer_norm(x, self.norm.eps),
+            NormKind::RmsNorm => ops::rms_norm(x, self.norm.eps),
         }
     }
 
-    fn gain_and_bias(&self, normalized: &Tensor) -> Result<Tensor> {
-        Ok(normalized.broadcast_mul(&self.gamma)?.broadcast_add(&self.beta)?)
+    fn gain_and_bias(&self, normalized: Tensor) -> Result<Tensor> {
+        let mut x = normalized;
+        if let Some(gamma) = &self.gamma {
+            x = x.broadcast_mul(gamma)?;
+        }
+        if let Some(beta) = &self.beta {
+            x = x.broadcast_add(beta)?;
+        }
+        Ok(x)
     }
 }

@@ -13,6 +13,8 @@ pub struct Unembed {
     pub bias: Option<Tensor>,
     /// κ
     pub logit_scale: f64,
+    /// Logits go through `cap · tanh(logit / cap)`.
+    pub cap: Option<f64>,
     mean: OnceLock<Column>,
 }
 
@@ -27,11 +29,16 @@ pub struct Column {
 
 impl Unembed {
     /// An unembedding of these weights.
-    pub fn new(weight: Tensor, bias: Option<Tensor>, logit_scale: f64) -> Self {
-        Unembed { weight, bias, logit_scale, mean: OnceLock::new() }
+    pub fn new(weight: Tensor, bias: Option<Tensor>, logit_scale: f64, cap: Option<f64>) -> Self {
+        Unembed { weight, bias, logit_scale, cap, mean: OnceLock::new() }
     }
 
-    /// Every logit: normed [rows, d_model] → [rows, d_vocab].
+    /// A logit after the cap.
+    pub fn capped(&self, logit: f64) -> f64 {
+        self.cap.map_or(logit, |cap| cap * (logit / cap).tanh())
+    }
+
+    /// Every logit, before the cap: normed [rows, d_model] → [rows, d_vocab].
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
@@ -125,7 +132,7 @@ mod tests {
     fn logits_columns_and_means_agree_with_the_definition() {
         let (rows, d, v) = (3, 5, 2500); // more than two blocks of the mean
         let (x, w, b) = (matrix(&[rows, d], 1), matrix(&[v, d], 2), matrix(&[v], 3));
-        let unembed = Unembed::new(w.clone(), Some(b.clone()), 0.25);
+        let unembed = Unembed::new(w.clone(), Some(b.clone()), 0.25, None);
         let expected = naive(&x, &w, &b, 0.25);
         close(&unembed.logits(&x).unwrap(), &expected, 1e-5);
         let wanted = [7u32, 2499, 7];
@@ -138,6 +145,6 @@ mod tests {
         let columns = unembed.columns(&wanted).unwrap();
         assert_eq!(columns[1].weight, values(&w)[2499 * d..]);
         assert_eq!((columns[1].bias, &columns[0]), (values(&b)[2499], &columns[2]));
-        assert!(Unembed::new(w, None, 1.0).columns(&[3]).unwrap()[0].bias == 0.0);
+        assert!(Unembed::new(w, None, 1.0, None).columns(&[3]).unwrap()[0].bias == 0.0);
     }
 }

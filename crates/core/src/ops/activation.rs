@@ -14,6 +14,8 @@ pub enum Activation {
     Gelu,
     /// `max(x, 0)`
     Relu,
+    /// `max(x, 0)²`
+    Relu2,
     /// `x σ(x)`
     Silu,
     /// `x σ(1.702 x)`
@@ -21,12 +23,13 @@ pub enum Activation {
 }
 
 /// Names in config files; several stand for the same function.
-const NAMES: [(&str, Activation); 8] = [
+const NAMES: [(&str, Activation); 9] = [
     ("gelu_new", Activation::GeluNew),
     ("gelu_pytorch_tanh", Activation::GeluNew),
     ("gelu_fast", Activation::GeluNew),
     ("gelu", Activation::Gelu),
     ("relu", Activation::Relu),
+    ("relu2", Activation::Relu2),
     ("silu", Activation::Silu),
     ("swish", Activation::Silu),
     ("quick_gelu", Activation::QuickGelu),
@@ -52,6 +55,7 @@ impl Activation {
             Activation::GeluNew => x.gelu()?,
             Activation::Gelu => x.gelu_erf()?,
             Activation::Relu => x.relu()?,
+            Activation::Relu2 => x.relu()?.sqr()?,
             Activation::Silu => x.silu()?,
             // x / (1 + exp(−1.702 x))
             Activation::QuickGelu => x.div(&((x * -1.702)?.exp()? + 1.0)?)?,
@@ -82,6 +86,7 @@ mod tests {
             );
         }
         check("relu", by(|x| x.max(0.0)));
+        check("relu2", by(|x| if x > 0.0 { x * x } else { 0.0 }));
         check("silu", by(|x| x / (1.0 + (-x).exp())));
         check("swish", by(|x| x / (1.0 + (-x).exp())));
         check("quick_gelu", by(|x| x / (1.0 + (-1.702 * x).exp())));
@@ -104,7 +109,7 @@ mod tests {
     #[test]
     fn names() {
         assert_eq!(Activation::by_name("mish"), None);
-        assert_eq!(Activation::names().split(", ").count(), 8);
+        assert_eq!(Activation::names().split(", ").count(), 9);
         assert!(Activation::names().contains("gelu_new"));
     }
 }

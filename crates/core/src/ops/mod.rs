@@ -7,11 +7,13 @@ mod activation;
 mod attention;
 mod linear;
 mod norm;
+mod rotary;
 
 pub use activation::Activation;
-pub use attention::{mix, pattern, scores};
+pub use attention::{ScoreRule, mix, pattern, scores};
 pub use linear::{linear, project};
-pub use norm::layer_norm;
+pub use norm::{layer_norm, rms_norm};
+pub use rotary::{Angles, frequencies, rotate};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -1,4 +1,5 @@
-//! Layer norm, without its gain and bias: `(x − mean(x)) / s` with `s = sqrt(var(x) + ε)`.
+//! Norms without their gain and bias: layer norm, `(x − mean(x)) / s` with `s = sqrt(var(x) + ε)`, and RMS norm, `x / s`
+//! with `s = sqrt(mean(x²) + ε)`.
 
 use crate::error::Result;
 use candle_core::{D, Tensor};
@@ -7,7 +8,7 @@ use candle_core::{D, Tensor};
 /// `x − mean(x)`, so a large mean costs no precision.
 ///
 /// # Shapes
-/// x [rows, d] → [rows, d] and [rows, 1].
+/// x […, d] → the same and […, 1].
 ///
 /// # Errors
 /// `INTERNAL` where x has no columns.
@@ -15,6 +16,18 @@ pub fn layer_norm(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let scale = (centred.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
     Ok((centred.broadcast_div(&scale)?, scale))
+}
+
+/// As [`layer_norm`], with the mean left in.
+///
+/// # Shapes
+/// x […, d] → the same and […, 1].
+///
+/// # Errors
+/// `INTERNAL` where x has no columns.
+pub fn rms_norm(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
+    let scale = (x.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
+    Ok((x.broadcast_div(&scale)?, scale))
 }
 
 #[cfg(test)]
@@ -53,6 +66,15 @@ mod tests {
             check(&(matrix(&[rows, d], 4) * 1e4).unwrap(), 1e-5, 2e-6);
             check(&(matrix(&[rows, d], 4) * 1e-4).unwrap(), 1e-5, 2e-6);
         }
+    }
+
+    #[test]
+    fn rms_norm_by_hand() {
+        let x = Tensor::new(&[[3f32, 4.0, 0.0, 0.0], [1.0, -1.0, 1.0, -1.0]], &candle_core::Device::Cpu).unwrap();
+        let (normalized, scale) = rms_norm(&x, 2.75).unwrap(); // mean squares 6.25 and 1
+        close(&scale, &[3.0, 3.75f64.sqrt()], 1e-6);
+        let small = 1.0 / 3.75f64.sqrt();
+        close(&normalized, &[1.0, 4.0 / 3.0, 0.0, 0.0, small, -small, small, -small], 1e-6);
     }
 
     #[test]

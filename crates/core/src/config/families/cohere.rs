@@ -1,0 +1,24 @@
+//! Cohere: parallel blocks with one norm, rotary in pairs, scaled logits. Defaults: `transformers` `CohereConfig`.
+
+use super::Family;
+use crate::config::common::{LlamaDefaults, llama_like};
+use crate::config::{Biases, Layout, Norm, QkNorm, QkSpan, RotaryStyle, ModelConfig, RawConfig};
+use crate::error::Result;
+
+pub(super) const FAMILY: Family = Family { model_type: "cohere", resolve, harmless: &["pretraining_tp"] };
+
+const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 256000, d_model: 8192, d_mlp: 22528, n_layers: 40, n_heads: 64, n_context: 8192, eps: ("layer_norm_eps", 1e-5), theta: 500_000.0, tied: true, rotary_style: RotaryStyle::Pairs, ..LlamaDefaults::LLAMA };
+
+fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    let attention = raw.flag("attention_bias", false)?;
+    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.norm = Norm { bias: false, ..Norm::layer(config.norm.eps) };
+    config.parallel = true;
+    config.layout = Layout { ln2: None, ..Layout::LLAMA };
+    if raw.flag("use_qk_norm", false)? {
+        config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::HeadOwnGain });
+    }
+    config.logit_scale = raw.positive("logit_scale", 0.0625)?;
+    Ok(config)
+}

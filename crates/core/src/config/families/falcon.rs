@@ -1,0 +1,92 @@
+//! Falcon: parallel blocks with one shared key head, or in groups with two norms; rotary or ALiBi. Defaults:
+//! `transformers` `FalconConfig`.
+
+use super::Family;
+use super::bloom::slopes;
+use crate::config::common::{activation, head_width, key_value_heads};
+use crate::config::{
+    AlibiZero, Biases, Layout, MlpNames, ModelConfig, Norm, Positions, Qkv, RawConfig, RotaryStyle, Sizes, limits, rope,
+};
+use crate::error::Result;
+
+pub(super) const FAMILY: Family =
+    Family { model_type: "falcon", resolve, harmless: &["attention_dropout", "hidden_dropout", "apply_residual_connection_post_layernorm"] };
+
+const QKV: &str = "h.{l}.self_attention.query_key_value";
+
+const LAYOUT: Layout = Layout {
+    prefixes: &["transformer."],
+    embed: "word_embeddings.weight",
+    ln1: Some("h.{l}.input_layernorm"),
+    ln2: None,
+    qkv: Qkv::Fused(QKV),
+    attn_out: "h.{l}.self_attention.dense",
+    mlp: MlpNames::Plain(["h.{l}.mlp.dense_h_to_4h", "h.{l}.mlp.dense_4h_to_h"]),
+    ln_final: "ln_f",
+    harmless: &["h.{l}.self_attention.rotary_emb.inv_freq", "h.{l}.self_attention.maybe_rotary.inv_freq"],
+    ..Layout::LLAMA
+};
+
+fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let d_model = raw.count("hidden_size", 4544, limits::D_MODEL)?;
+    let n_heads = raw.count("num_attention_heads", raw.count("n_head", 71, limits::HEADS)?, limits::HEADS)?;
+    let n_layers = raw.count("num_hidden_layers", raw.count("n_layer", 32, limits::LAYERS)?, limits::LAYERS)?;
+    let n_context = raw.count("max_position_embeddings", 2048, limits::CONTEXT)?;
+    let grouped = raw.flag("new_decoder_architecture", false)?;
+    let shared = raw.flag("multi_query", true)?;
+    let kv = key_value_heads(raw, "num_kv_heads", raw.count("n_head_kv", n_heads, limits::HEADS)?, n_heads)?;
+    let (n_key_value_heads, qkv) = match (grouped, shared) {
+        (true, _) => (kv, Qkv::ByGroup(QKV)),
+        (false, true) => (1, Qkv::Fused(QKV)),
+        (false, false) => (n_heads, Qkv::ByGroup(QKV)),
+    };
+    let sizes = Sizes {
+        n_layers,
+        n_heads,
+        n_key_value_heads,
+        d_model,
+        d_head: head_width(raw, "num_attention_heads", d_model, n_heads)?,
+        d_mlp: raw.optional_count("ffn_hidden_size", limits::D_MLP)?.unwrap_or(4 * d_model),
+        d_vocab: raw.count("vocab_size", 65024, limits::VOCABULARY)?,
+        n_context,
+    };
+    let norm = Norm::layer(raw.positive("layer_norm_epsilon", 1e-5)?);
+    let activation = activation(raw, "activation", "gelu")?;
+    let positions = positions(raw, &sizes)?;
+    let layout = Layout { qkv, ..norms(raw, grouped)? };
+    let mut config = ModelConfig::plain(FAMILY.model_type, sizes, norm, positions, activation, layout);
+    config.n_context = rope::longest(&config.positions, n_context);
+    config.parallel = grouped || raw.flag("parallel_attn", true)?;
+    let bias = raw.flag("bias", false)?;
+    config.biases = Biases { qkv: bias, attn_out: bias, mlp: bias, ..Biases::default() };
+    config.tied_embeddings = raw.flag("tie_word_embeddings", true)?;
+    config.bos_token = raw.token("bos_token_id", sizes.d_vocab)?;
+    Ok(config)
+}
+
+/// Which norms a block has.
+fn norms(raw: &RawConfig, grouped: bool) -> Result<Layout> {
+    let parallel = raw.flag("parallel_attn", true)?;
+    if grouped && !parallel {
+        return Err(raw.unsupported("parallel_attn", "the class has no serial block of the new architecture"));
+    }
+    let two = raw.count("num_ln_in_parallel_attn", 2, 2)? == 2;
+    Ok(match (grouped, parallel) {
+        (true, _) if two => Layout { ln1: Some("h.{l}.ln_attn"), ln2: Some("h.{l}.ln_mlp"), ..LAYOUT },
+        (false, false) => Layout { ln2: Some("h.{l}.post_attention_layernorm"), ..LAYOUT },
+        _ => LAYOUT,
+    })
+}
+
+/// ALiBi is added before the scores are scaled, so it is scaled with them; its product is rounded to bfloat16 by the
+/// class, which is exact only for slopes and positions that bfloat16 holds.
+fn positions(raw: &RawConfig, sizes: &Sizes) -> Result<Positions> {
+    let defaults = rope::Defaults { theta: 10000.0, share: 1.0, style: RotaryStyle::Halves };
+    let rotary = rope::read(raw, sizes.d_head, sizes.n_context, &defaults)?;
+    if !raw.flag("alibi", false)? {
+        return Ok(rope::every_layer(rotary, sizes.n_layers));
+    }
+    let scale = (sizes.d_head as f64).powf(-0.5);
+    let slopes = slopes(sizes.n_heads).into_iter().map(|slope| slope * scale).collect();
+    Ok(Positions::Alibi { slopes, zero_at: AlibiZero::First })
+}

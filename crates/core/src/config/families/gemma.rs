@@ -1,0 +1,31 @@
+//! Gemma: Llama with norms by 1 + weight and the embedding times √d. Defaults: `transformers` `GemmaConfig`.
+
+use super::Family;
+use crate::config::common::{LlamaDefaults, llama_like};
+use crate::config::{Biases, Gain, ModelConfig, RawConfig};
+use crate::error::Result;
+use crate::ops::Activation;
+
+pub(super) const FAMILY: Family = Family { model_type: "gemma", resolve, harmless: &["hidden_activation"] };
+
+const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 256000, d_model: 3072, d_mlp: 24576, n_layers: 28, n_heads: 16, n_key_value_heads: Some(16), d_head: Some(256), n_context: 8192, tied: true, activation: ("hidden_act", "gelu_pytorch_tanh"), ..LlamaDefaults::LLAMA };
+
+fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    let attention = raw.flag("attention_bias", false)?;
+    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    gemma(raw, &mut config)?;
+    Ok(config)
+}
+
+/// What all Gemmas share.
+pub(super) fn gemma(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
+    raw.must_be_off("use_bidirectional_attention", "only causal attention is implemented")?;
+    config.norm.gain = Gain::OnePlusWeight;
+    config.embed_scale = (config.d_model as f64).sqrt();
+    // the class reads "gelu" as the tanh form, with which all Gemmas were trained
+    if config.activation == Activation::Gelu {
+        config.activation = Activation::GeluNew;
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! Gemma 2: norms after the sublayers too, capped scores and logits, every other layer with a window. Defaults: `transformers` `Gemma2Config`.
+
+use super::Family;
+use crate::config::common::{LlamaDefaults, llama_like, windows};
+use crate::config::{Biases, Layout, limits, ModelConfig, RawConfig};
+use crate::error::Result;
+
+pub(super) const FAMILY: Family = Family { model_type: "gemma2", resolve, harmless: &["hidden_act", "cache_implementation"] };
+
+const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 256000, d_model: 2304, d_mlp: 9216, n_layers: 26, n_heads: 8, n_key_value_heads: Some(4), d_head: Some(256), n_context: 8192, tied: true, activation: ("hidden_activation", "gelu_pytorch_tanh"), ..LlamaDefaults::LLAMA };
+
+fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    gemma2(raw, &mut config)?;
+    config.score_cap = raw.optional_positive_or("attn_logit_softcapping", 50.0)?;
+    config.logit_cap = raw.optional_positive_or("final_logit_softcapping", 30.0)?;
+    let window = raw.count("sliding_window", 4096, limits::CONTEXT)?;
+    config.windows = windows(raw, config.n_layers, Some(window), |l| l % 2 == 0)?;
+    Ok(config)
+}
+
+/// The block that Gemma 2 and 3 share: four norms, scores by a scale of their own.
+pub(super) fn gemma2(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
+    super::gemma::gemma(raw, config)?;
+    let attention = raw.flag("attention_bias", false)?;
+    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.attention_scale = vec![raw.positive("query_pre_attn_scalar", 256.0)?.powf(-0.5); config.n_layers];
+    config.layout = Layout {
+        ln1_post: Some("layers.{l}.post_attention_layernorm"),
+        ln2: Some("layers.{l}.pre_feedforward_layernorm"),
+        ln2_post: Some("layers.{l}.post_feedforward_layernorm"),
+        ..Layout::LLAMA
+    };
+    Ok(())
+}

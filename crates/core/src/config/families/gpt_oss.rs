@@ -1,0 +1,38 @@
+//! gpt-oss: attention sinks, experts in stacked tensors with a clamped gate, every other layer with a window, yarn. Defaults: `transformers` `GptOssConfig`.
+
+use super::Family;
+use crate::config::common::{LlamaDefaults, llama_like, windows};
+use crate::config::{Biases, ClampedSwiglu, Gating, Layout, limits, MlpKind, MlpNames, ModelConfig, RawConfig};
+use crate::error::Result;
+
+pub(super) const FAMILY: Family = Family { model_type: "gpt_oss", resolve, harmless: &["output_router_logits", "router_aux_loss_coef", "experts_per_token", "initial_context_length"] };
+
+const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 201088, d_model: 2880, d_mlp: 2880, n_layers: 36, n_heads: 64, n_key_value_heads: Some(8), d_head: Some(64), n_context: 131072, eps: ("rms_norm_eps", 1e-5), theta: 150_000.0, ..LlamaDefaults::LLAMA };
+
+fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    let attention = raw.flag("attention_bias", true)?;
+    config.biases = Biases { qkv: attention, attn_out: attention, mlp: true, router: true, unembed: false };
+    config.attention_sinks = true;
+    let window = raw.count("sliding_window", 128, limits::CONTEXT)?;
+    config.windows = windows(raw, config.n_layers, Some(window), |l| l % 2 == 0)?;
+    let n_experts = raw.count("num_local_experts", 128, limits::EXPERTS)?;
+    let alpha = raw.positive("swiglu_alpha", 1.702)?;
+    let limit = raw.positive("swiglu_limit", 7.0)?;
+    config.mlp = MlpKind::Experts {
+        n_experts,
+        top_k: raw.count("num_experts_per_tok", 4, n_experts)?,
+        gating: Gating::SoftmaxOfChosen,
+        swiglu: Some(ClampedSwiglu { alpha, limit }),
+    };
+    config.layout = Layout {
+        sinks: Some("layers.{l}.self_attn.sinks"),
+        mlp: MlpNames::StackedExperts {
+            router: "layers.{l}.mlp.router",
+            gate_up: "layers.{l}.mlp.experts.gate_up_proj",
+            output: "layers.{l}.mlp.experts.down_proj",
+        },
+        ..Layout::LLAMA
+    };
+    Ok(config)
+}

@@ -1,0 +1,16 @@
+//! Llama 1 to 3. Defaults: `transformers` `LlamaConfig`.
+
+use super::Family;
+use crate::config::common::{LlamaDefaults, llama_biases, llama_like};
+use crate::config::{ModelConfig, RawConfig};
+use crate::error::Result;
+
+pub(super) const FAMILY: Family = Family { model_type: "llama", resolve, harmless: &["pretraining_tp"] };
+
+const DEFAULTS: LlamaDefaults = LlamaDefaults::LLAMA;
+
+fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    config.biases = llama_biases(raw)?;
+    Ok(config)
+}

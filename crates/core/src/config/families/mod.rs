@@ -1,0 +1,109 @@
+//! The families, a file each: from the raw keys of a config to a [`ModelConfig`], or a refusal with its reason. Each file
+//! cites its transformers class for the defaults of missing keys and for the mathematics.
+
+mod bloom;
+mod codegen;
+mod cohere;
+mod falcon;
+mod gemma;
+mod gemma2;
+mod gemma3;
+mod glm4;
+mod gpt2;
+mod gpt_bigcode;
+mod gpt_neo;
+mod gpt_neox;
+mod gpt_oss;
+mod gptj;
+mod granite;
+mod llama;
+mod mistral;
+mod mixtral;
+mod mpt;
+mod nemotron;
+mod olmo;
+mod olmo2;
+mod olmo3;
+mod opt;
+mod phi;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod qwen3_moe;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
+
+use super::{ModelConfig, RawConfig};
+use crate::error::{PrismError, Result};
+
+/// A family: the `model_type` of its config and what reads it.
+pub(super) struct Family {
+    pub model_type: &'static str,
+    pub resolve: fn(&RawConfig) -> Result<ModelConfig>,
+    /// Keys that cannot change a number of the forward pass, besides those of every family.
+    pub harmless: &'static [&'static str],
+}
+
+pub(super) const ALL: &[Family] = &[
+    bloom::FAMILY,
+    codegen::FAMILY,
+    cohere::FAMILY,
+    falcon::FAMILY,
+    gemma::FAMILY,
+    gemma2::FAMILY,
+    gemma3::FAMILY,
+    glm4::FAMILY,
+    gpt2::FAMILY,
+    gpt_bigcode::FAMILY,
+    gpt_neo::FAMILY,
+    gpt_neox::FAMILY,
+    gpt_oss::FAMILY,
+    gptj::FAMILY,
+    granite::FAMILY,
+    llama::FAMILY,
+    mistral::FAMILY,
+    mixtral::FAMILY,
+    mpt::FAMILY,
+    nemotron::FAMILY,
+    olmo::FAMILY,
+    olmo2::FAMILY,
+    olmo3::FAMILY,
+    opt::FAMILY,
+    phi::FAMILY,
+    phi3::FAMILY,
+    qwen2::FAMILY,
+    qwen3::FAMILY,
+    qwen3_moe::FAMILY,
+    smollm3::FAMILY,
+    stablelm::FAMILY,
+    starcoder2::FAMILY,
+];
+
+/// Models whose residual stream is not the sum of what their components wrote, and why.
+const NOT_ADDITIVE: &[(&[&str], &str)] = &[
+    (&["openai-gpt", "xlnet"], "the norm after each addition rescales all that was written before it (post-LN)"),
+    (&["bert", "roberta", "distilbert", "albert", "electra", "deberta", "deberta-v2"], "post-LN: the norm after each addition rescales all that was written before it; and it is no causal decoder"),
+    (&["t5", "mt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "whisper"], "an encoder and a decoder do not share one residual stream"),
+    (&["mamba", "mamba2", "falcon_mamba", "jamba", "zamba", "zamba2", "bamba", "rwkv", "rwkv5", "recurrent_gemma", "xlstm"], "state-space and recurrent blocks have no heads that write to the stream"),
+];
+
+/// The family of a `model_type`.
+///
+/// # Errors
+/// `CONFIG_UNSUPPORTED`, with the reason where the model cannot be decomposed.
+pub(super) fn find(raw: &RawConfig, model_type: &str) -> Result<&'static Family> {
+    if let Some(family) = ALL.iter().find(|f| f.model_type == model_type) {
+        return Ok(family);
+    }
+    if let Some((_, reason)) = NOT_ADDITIVE.iter().find(|(types, _)| types.contains(&model_type)) {
+        return Err(not_additive(raw, "model_type", reason));
+    }
+    let known: Vec<_> = ALL.iter().map(|f| f.model_type).collect();
+    Err(raw.unsupported("model_type", &format!("families implemented so far: {}", known.join(", "))))
+}
+
+/// The refusal of a model that is no sum of its components.
+fn not_additive(raw: &RawConfig, key: &str, reason: &str) -> PrismError {
+    raw.unsupported(key, &format!("its residual stream is not the sum of what its components write: {reason}"))
+}

@@ -1,0 +1,31 @@
+//! OLMo 2: norms after the sublayers and none before, queries and keys normed over all heads. Defaults: `transformers` `Olmo2Config`.
+
+use super::Family;
+use crate::config::common::{LlamaDefaults, llama_like};
+use crate::config::{Biases, Layout, QkNorm, QkSpan, ModelConfig, RawConfig};
+use crate::error::Result;
+
+pub(super) const FAMILY: Family = Family { model_type: "olmo2", resolve, harmless: &[] };
+
+const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 50304, eps: ("rms_norm_eps", 1e-5), ..LlamaDefaults::LLAMA };
+
+fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    olmo2(raw, &mut config)?;
+    Ok(config)
+}
+
+/// The block that OLMo 2 and 3 share.
+pub(super) fn olmo2(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
+    let attention = raw.flag("attention_bias", false)?;
+    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::AllHeads });
+    config.layout = Layout {
+        ln1: None,
+        ln1_post: Some("layers.{l}.post_attention_layernorm"),
+        ln2: None,
+        ln2_post: Some("layers.{l}.post_feedforward_layernorm"),
+        ..Layout::LLAMA
+    };
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! Qwen 3: Llama with a norm of every query and key head. Defaults: `transformers` `Qwen3Config`.
+
+use super::Family;
+use crate::config::common::{LlamaDefaults, llama_like, windows};
+use crate::config::{Biases, limits, QkNorm, QkSpan, ModelConfig, RawConfig};
+use crate::error::Result;
+
+pub(super) const FAMILY: Family = Family { model_type: "qwen3", resolve, harmless: &[] };
+
+const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 151936, d_mlp: 22016, d_head: Some(128), n_context: 32768, ..LlamaDefaults::LLAMA };
+
+fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    let attention = raw.flag("attention_bias", false)?;
+    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::Head });
+    let window = super::qwen2::window(raw)?;
+    let first = raw.count_from_0("max_window_layers", 28, limits::LAYERS)?;
+    config.windows = windows(raw, config.n_layers, window, |l| window.is_some() && l >= first)?;
+    Ok(config)
+}

@@ -1,0 +1,39 @@
+//! Qwen 3 with experts. Defaults: `transformers` `Qwen3MoeConfig`.
+
+use super::Family;
+use crate::config::common::{LlamaDefaults, llama_like};
+use crate::config::{Biases, Gating, Layout, limits, MlpKind, MlpNames, QkNorm, QkSpan, ModelConfig, RawConfig};
+use crate::error::Result;
+
+pub(super) const FAMILY: Family = Family { model_type: "qwen3_moe", resolve, harmless: &["max_window_layers", "output_router_logits", "router_aux_loss_coef"] };
+
+const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 151936, d_model: 2048, d_mlp: 6144, n_layers: 24, n_key_value_heads: Some(4), n_context: 32768, ..LlamaDefaults::LLAMA };
+
+fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    let attention = raw.flag("attention_bias", false)?;
+    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::Head });
+    config.windows = vec![super::qwen2::window(raw)?; config.n_layers];
+    let n_experts = raw.count("num_local_experts", raw.count("num_experts", 128, limits::EXPERTS)?, limits::EXPERTS)?;
+    let top_k = raw.count("num_experts_per_tok", 8, n_experts)?;
+    let gating = if raw.flag("norm_topk_prob", false)? { Gating::SoftmaxOfChosen } else { Gating::Softmax };
+    config.mlp = MlpKind::Experts { n_experts, top_k, gating, swiglu: None };
+    config.d_mlp = raw.count("moe_intermediate_size", 768, limits::D_MLP)?;
+    let step = raw.count("decoder_sparse_step", 1, limits::LAYERS)?;
+    let dense = raw.counts("mlp_only_layers")?.unwrap_or_default();
+    config.dense_layers = (0..config.n_layers).filter(|l| dense.contains(l) || (l + 1) % step != 0).collect();
+    config.layout = Layout {
+        mlp: MlpNames::Experts {
+            router: "layers.{l}.mlp.gate",
+            experts: [
+                "layers.{l}.mlp.experts.{e}.gate_proj",
+                "layers.{l}.mlp.experts.{e}.up_proj",
+                "layers.{l}.mlp.experts.{e}.down_proj",
+            ],
+            dense: ["layers.{l}.mlp.gate_proj", "layers.{l}.mlp.up_proj", "layers.{l}.mlp.down_proj"],
+        },
+        ..Layout::LLAMA
+    };
+    Ok(config)
+}

@@ -53,6 +53,11 @@ impl<'a> Tap<'a> {
         self.capture.points.contains(&point)
     }
 
+    /// The row of the batch that is kept as number `kept`.
+    pub fn row(&self, kept: usize) -> usize {
+        self.capture.rows[kept] as usize
+    }
+
     /// Passes a value [rows under way, …] through its point.
     ///
     /// # Errors

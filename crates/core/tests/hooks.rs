@@ -164,4 +164,5 @@ fn some_rows_are_those_of_the_full_capture() {
 fn a_prompt_may_have_no_row() {
     check_rows(&[0, 3]);
     check_rows(&[9, 22]);
+    check_rows(&[]);
 }

@@ -1,6 +1,8 @@
 //! What the integration tests share: sessions on the fixtures, comparison, and checkpoints written for one test.
 #![allow(dead_code)] // every test binary uses a part
 
+pub mod tokenizers;
+
 use candle_core::Tensor;
 use logit_prism_core::attribution::{Against, Answer, Attribution, OnViolation, Options, Target, Unit};
 use logit_prism_core::cancel::Cancel;

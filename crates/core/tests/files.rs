@@ -4,8 +4,10 @@
 mod common;
 
 use common::*;
+use logit_prism_core::cancel::Cancel;
 use logit_prism_core::checkpoint::{Dtype, StoredFile};
-use logit_prism_core::session::Session;
+use logit_prism_core::run::Job;
+use logit_prism_core::session::{LoadOptions, Session};
 use logit_prism_core::{PrismError, Result};
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
@@ -182,6 +184,25 @@ fn reading_alone_is_no_change() {
     let file = StoredFile::open(&dir.0, "x").unwrap();
     fs::File::open(dir.join("x")).unwrap().read_to_end(&mut Vec::new()).unwrap();
     file.check_unchanged().unwrap();
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_loaded_is_noticed() {
+    for change in [
+        (|path| append(path, b"x")) as fn(&Path),
+        |path| overwrite(path, fs::metadata(path).unwrap().len() - 1, b"x"),
+        |path| OpenOptions::new().write(true).open(path).unwrap().set_len(2000).unwrap(), // the rest cannot be read
+    ] {
+        let dir = TempDir::copy_of("gpt2");
+        let path = dir.join("model.safetensors");
+        let progress = |layers: usize, _: usize| {
+            if layers == 1 {
+                change(&path);
+            }
+        };
+        let job = Job { cancel: &Cancel::default(), progress: &progress };
+        invalid(error(Session::load(&dir.0, &LoadOptions::default(), &job)), "changed while it was read");
+    }
 }
 
 // ---- fingerprint ----

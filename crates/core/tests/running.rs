@@ -186,8 +186,9 @@ fn cancelling_between_chunks_stops_before_the_end() {
     let session = load(&fixture("gpt2")).unwrap();
     let (cancel, done) = (Cancel::default(), Mutex::new(0));
     let progress = |n: usize, _: usize| {
-        *done.lock().unwrap() = n;
-        if n == 3 {
+        let mut done = done.lock().unwrap();
+        *done = n.max(*done);
+        if n >= 3 {
             cancel.cancel();
         }
     };
@@ -203,6 +204,20 @@ fn loading_counts_layers() {
     let job = Job { cancel: &Cancel::default(), progress: &|done, of| seen.lock().unwrap().push((done, of)) };
     Session::load(&fixture("gpt2"), &LoadOptions::default(), &job).unwrap();
     assert_eq!(seen.into_inner().unwrap(), [(1, 3), (2, 3), (3, 3)]);
+}
+
+#[test]
+fn loading_stops_at_the_next_layer() {
+    let (cancel, seen) = (Cancel::default(), Mutex::new(0));
+    let progress = |layers: usize, _: usize| {
+        *seen.lock().unwrap() = layers;
+        if layers == 2 {
+            cancel.cancel();
+        }
+    };
+    let job = Job { cancel: &cancel, progress: &progress };
+    assert_eq!(error(Session::load(&fixture("gpt2"), &LoadOptions::default(), &job)).code(), "ABORTED");
+    assert_eq!(*seen.lock().unwrap(), 2);
 }
 
 #[test]

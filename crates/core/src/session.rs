@@ -151,7 +151,9 @@ impl Session {
             let batch = Batch::of_prompts([&ids[..]], &model.config)?;
             let output = self.pool.install(|| model.forward(&batch, &mut tap))?;
             let last = output.normed.narrow(0, ids.len() - 1, 1)?;
-            let logits = model.unembed.logits(&last)?.flatten_all()?.to_vec1()?;
+            let logits = model.unembed.logits(&last)?;
+            model::check_finite(&logits, || "logits".into(), |_| 0)?;
+            let logits = logits.flatten_all()?.to_vec1()?;
             Ok(Observation { ids, logits, activations: tap.finish() })
         })
     }

@@ -105,6 +105,3 @@ impl Checkpoint {
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

@@ -143,6 +143,11 @@ impl Batch {
         self.rows[i].clone()
     }
 
+    /// The segment of a row.
+    pub fn segment_of(&self, row: usize) -> usize {
+        self.rows.partition_point(|rows| rows.end <= row)
+    }
+
     /// The position of the first row of segment `i`.
     pub fn start(&self, i: usize) -> usize {
         self.starts[i]

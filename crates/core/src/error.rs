@@ -165,7 +165,9 @@ impl PrismError {
 /// A tensor operation that candle refused: our shapes were wrong, so it is a defect of this crate.
 impl From<candle_core::Error> for PrismError {
     fn from(e: candle_core::Error) -> Self {
-        PrismError::Internal { place: "tensor operation".into(), problem: e.to_string() }
+        // the first line: with RUST_BACKTRACE set the others name files of the machine that built this
+        let problem = e.to_string().lines().next().unwrap_or_default().to_string();
+        PrismError::Internal { place: "tensor operation".into(), problem }
     }
 }
 

@@ -21,11 +21,6 @@ pub fn check(purpose: &str, needed: u64, limit: Option<u64>) -> Result<()> {
     }
 }
 
-/// Bytes of the weights in f32.
-pub fn weights(config: &ModelConfig) -> u64 {
-    4 * config.n_parameters() as u64
-}
-
 /// Peak bytes of one forward pass over prompts of these lengths: the widest moment of a block (stream, norm, queries,
 /// keys, values and z of all rows; scores, pattern and one temporary of the longest prompt; or the MLP's two hidden
 /// layers), and what is kept per wanted row (z and MLP output of every layer).
@@ -34,7 +29,7 @@ pub fn forward(config: &ModelConfig, lengths: &[usize], kept_rows: usize) -> u64
     let longest = lengths.iter().max().copied().unwrap_or(0);
     let (d, z) = (config.d_model, config.n_heads * config.d_head);
     let attention = rows * (4 * d + 6 * z) + 3 * config.n_heads * longest * longest;
-    let mlp = rows * (5 * d + 3 * config.d_mlp);
+    let mlp = rows * (5 * d + 5 * config.d_mlp.max(config.d_mlp_dense));
     let kept = kept_rows * (config.n_layers * (z + d) + 6 * d);
     4 * (attention.max(mlp) + kept) as u64
 }

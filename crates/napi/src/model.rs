@@ -60,7 +60,7 @@ impl NativeModel {
     /// Bytes of the weights as they are held.
     #[napi]
     pub fn weight_bytes(&self, env: &Env) -> Result<f64> {
-        self.with(env, |session| Ok(logit_prism_core::memory::weights(&session.transformer.config) as f64))
+        self.with(env, |session| Ok(session.weight_bytes as f64))
     }
 
     /// Attributes over a batch of prompts.

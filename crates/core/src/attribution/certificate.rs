@@ -68,3 +68,53 @@ pub(super) fn check(certificates: &[Certificate], rows: &[Row]) -> Result<()> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(total: f64, measured: f64) -> Certificate {
+        Certificate { total, measured, tolerance: 0.5 }
+    }
+
+    #[test]
+    fn a_certificate_holds_up_to_its_tolerance_on_both_sides() {
+        assert_eq!(certificate(3.0, 1.0).residual(), 2.0);
+        for (total, measured, holds) in [
+            (1.0, 1.0, true),
+            (1.5, 1.0, true),
+            (0.5, 1.0, true),
+            (1.5625, 1.0, false),
+            (0.4375, 1.0, false),
+            (f64::NAN, 1.0, false),
+            (1.0, f64::NAN, false),
+            (f64::INFINITY, 1.0, false),
+            (f64::INFINITY, f64::INFINITY, false),
+        ] {
+            assert_eq!(certificate(total, measured).holds(), holds, "{total} and {measured}");
+        }
+        assert!(!Certificate { tolerance: f64::NAN, ..certificate(1.0, 1.0) }.holds());
+    }
+
+    #[test]
+    fn tolerance_grows_with_what_cancels() {
+        let certificates = certify(&[1.5, -2.5, 0.25, 0.25], 2, &[3.0, -1.0], &[2.0, 7.0]);
+        let expected = [
+            Certificate { total: 2.0, measured: 2.0, tolerance: 1e-5 * 5.0 }, // A = 1.5 + 2.5: neither sum nor constant
+            Certificate { total: -0.5, measured: 7.0, tolerance: 1e-5 * 1.5 },
+        ];
+        assert_eq!(certificates, expected);
+    }
+
+    #[test]
+    fn the_first_failing_row_is_named_and_all_are_counted() {
+        let row = |prompt, position| Row { prompt, position };
+        let rows = [row(0, 4), row(1, 2), row(1, 3), row(5, 0)];
+        let good = certificate(1.0, 1.25);
+        check(&[good; 4], &rows).unwrap();
+        check(&[], &[]).unwrap();
+        let error = check(&[good, certificate(1.0, 2.0), good, certificate(f64::NAN, 1.0)], &rows).unwrap_err();
+        let details = serde_json::json!({ "prompt": 1, "position": 2, "total": 1.0, "measured": 2.0, "tolerance": 0.5, "rows": 2 });
+        assert_eq!((error.code(), error.details()), ("INCOMPLETE", details));
+    }
+}

@@ -59,6 +59,8 @@ pub struct Attribution {
     pub constant: Vec<f64>,
     /// Both sides of the completeness equation and their tolerance, [rows].
     pub certificates: Vec<Certificate>,
+    /// `measured` of the logits after the model's cap, [rows]; NaN where that would take all of them (`against: 'mean'`).
+    pub after_cap: Vec<f64>,
 }
 
 impl Attribution {
@@ -69,6 +71,7 @@ impl Attribution {
         self.values.append(&mut other.values);
         self.constant.append(&mut other.constant);
         self.certificates.append(&mut other.certificates);
+        self.after_cap.append(&mut other.after_cap);
     }
 }
 
@@ -103,7 +106,10 @@ pub fn attribute(model: &Transformer, items: &[Item], options: &Options, cancel:
         return Ok(Attribution::default());
     }
     let mut tap = Tap::new(&capture, cancel);
-    let output = model.forward(&batch, &mut tap)?;
+    let output = model.forward(&batch, &mut tap).map_err(|e| match e {
+        PrismError::NotFinite { first, prompt } => PrismError::NotFinite { first, prompt: items[prompt].prompt },
+        other => other,
+    })?;
     let activations = tap.finish();
 
     let wanted = items.iter().flat_map(|item| item.positions.iter().map(move |p| (item, *p)));
@@ -124,25 +130,28 @@ fn from_activations(
     let head_values = project::by_head(model, activations, &directions)?;
     let constant: Vec<f64> = (0..rows.len()).map(|row| directions.of_row(row).constant).collect();
     let measured = target::measure(&targets, output, &model.unembed)?;
+    let after_cap = measured.iter().map(|m| m.after_cap).collect();
+    let measured: Vec<f64> = measured.iter().map(|m| m.value).collect();
 
     let fine = Component::all(Unit::Head, &model.config);
     let certificates = certificate::certify(&head_values, fine.len(), &constant, &measured);
+    let columns = component::columns(options.unit, &model.config);
+    let values = component::sum_columns(&head_values, &columns);
+    check_finite(&values, &certificates, &rows)?;
     if options.on_violation == OnViolation::Throw && options.norm != Some(NormTreatment::None) {
         certificate::check(&certificates, &rows)?;
     }
-    let columns = component::columns(options.unit, &model.config);
-    let values = component::sum_columns(&head_values, &columns);
-    check_finite(&values, &rows)?;
-    Ok(Attribution { rows, targets, values, constant, certificates })
+    Ok(Attribution { rows, targets, values, constant, certificates, after_cap })
 }
 
-fn check_finite(values: &[f32], rows: &[Row]) -> Result<()> {
-    match values.iter().position(|v| !v.is_finite()) {
+/// That every column and both sides of every certificate are finite: only then does the certificate say something.
+fn check_finite(values: &[f32], certificates: &[Certificate], rows: &[Row]) -> Result<()> {
+    let finite = |(values, c): (&[f32], &Certificate)| {
+        values.iter().all(|v| v.is_finite()) && c.total.is_finite() && c.measured.is_finite()
+    };
+    match values.chunks_exact(values.len() / rows.len()).zip(certificates).position(|row| !finite(row)) {
         None => Ok(()),
-        Some(i) => {
-            let prompt = rows[i / (values.len() / rows.len())].prompt;
-            Err(PrismError::NotFinite { first: "the attribution".into(), prompt })
-        }
+        Some(i) => Err(PrismError::NotFinite { first: "the attribution".into(), prompt: rows[i].prompt }),
     }
 }
 

@@ -110,9 +110,9 @@ impl Reader<'_> {
         let bias = block.attention.output.bias.as_ref().map(host).transpose()?;
         let beta = block.ln1_post.as_ref().and_then(|post| post.beta.as_ref()).map(host).transpose()?;
         let read = |row| {
-            let of_bias = bias.as_ref().map_or(0.0, |b| {
-                dot(b, &through.directions[self.directions.index(row)]) / through.scales[row]
-            });
+            let of_bias = bias
+                .as_ref()
+                .map_or(0.0, |b| dot(b, &through.directions[self.directions.index(row)]) / through.scales[row]);
             let of_beta = beta.as_ref().map_or(0.0, |b| dot(b, &self.directions.of_row(row).u) * block.multiplier);
             (of_bias + of_beta) / self.scale(row)
         };

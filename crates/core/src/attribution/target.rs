@@ -2,7 +2,7 @@
 
 use super::Item;
 use crate::error::{PrismError, Result};
-use crate::model::{Output, Unembed};
+use crate::model::{Output, Unembed, check_finite};
 use candle_core::{D, DType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -178,7 +178,7 @@ fn check_direction(v: &[f32], d_model: usize) -> Result<()> {
 ///
 /// # Errors
 /// `POSITION_RANGE` for the next token of a last position, `INVALID_ARGUMENT` where the prediction is what it is to be
-/// compared with.
+/// compared with, `NOT_FINITE` where there is no prediction.
 pub(super) fn resolve<'a>(
     wanted: impl Iterator<Item = (&'a Item<'a>, usize)>,
     output: &Output,
@@ -205,7 +205,7 @@ fn resolve_at(item: &Item, position: usize, row: usize, output: &Output, unembed
                 problem: "the last, which has no next token for answer: 'next'",
             });
         }
-        _ => predicted(row, output, unembed)?,
+        _ => predicted(item, row, output, unembed)?,
     };
     let mut weights = TokenWeights::default();
     weights.add(&[token], 1.0);
@@ -218,9 +218,10 @@ fn resolve_at(item: &Item, position: usize, row: usize, output: &Output, unembed
     Ok(Resolved::Tokens(weights))
 }
 
-/// The token with the largest logit at a row.
-fn predicted(row: usize, output: &Output, unembed: &Unembed) -> Result<u32> {
+/// The token with the largest logit at a row; among logits that are not finite there is none.
+fn predicted(item: &Item, row: usize, output: &Output, unembed: &Unembed) -> Result<u32> {
     let logits = unembed.logits(&output.normed.narrow(0, row, 1)?)?;
+    check_finite(&logits, || "logits".into(), |_| item.prompt)?;
     Ok(logits.argmax(D::Minus1)?.to_vec1::<u32>()?[0])
 }
 

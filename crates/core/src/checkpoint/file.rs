@@ -47,9 +47,12 @@ impl StoredFile {
     /// Fills `buffer` from `offset` on.
     ///
     /// # Errors
-    /// `IO_ERROR`, also where the file ends early.
+    /// `IO_ERROR`, also where the file ends early; `CHECKPOINT_INVALID` where it was cut short since it was opened.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.file.read_exact_at(buffer, offset).map_err(PrismError::io(&self.path, "read"))
+        self.file.read_exact_at(buffer, offset).or_else(|e| {
+            self.check_unchanged()?;
+            Err(PrismError::io(&self.path, "read")(e))
+        })
     }
 
     /// Hands the bytes of a range to `each`, a block of at most 1 MiB at a time.

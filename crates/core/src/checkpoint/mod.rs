@@ -69,6 +69,12 @@ impl Checkpoint {
         self.files[*file].read_f32(entry.range.clone(), dtype)
     }
 
+    /// Bytes of all weights in f32.
+    pub fn weight_bytes(&self, is_harmless: impl Fn(&str) -> bool) -> u64 {
+        let weights = self.tensors.iter().filter(|(name, _)| !is_harmless(name));
+        weights.map(|(_, (_, entry))| 4 * entry.shape.iter().product::<usize>() as u64).sum()
+    }
+
     /// Ends loading: nothing may be left over but tensors that hold no weights, and no file may have changed meanwhile.
     ///
     /// # Errors
@@ -105,6 +111,3 @@ impl Checkpoint {
         Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests;

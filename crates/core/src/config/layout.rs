@@ -119,8 +119,18 @@ impl Layout {
         pattern.replace("{l}", &l.to_string())
     }
 
-    /// Whether a name without its prefix is one of the harmless tensors of a model of `n_layers` layers.
+    /// Whether a name, with or without one of the prefixes, is one of the harmless tensors of a model of `n_layers`
+    /// layers.
     pub fn is_harmless(&self, name: &str, n_layers: usize) -> bool {
-        self.harmless.iter().any(|pattern| (0..n_layers).any(|l| Layout::at(pattern, l) == name))
+        let bare = self.prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+        let is = |pattern: &&str| match pattern.split_once("{l}") {
+            None => *pattern == bare,
+            Some((front, back)) => bare
+                .strip_prefix(front)
+                .and_then(|rest| rest.strip_suffix(back))
+                .and_then(|l| l.parse().ok().filter(|n: &usize| n.to_string() == l))
+                .is_some_and(|l| l < n_layers),
+        };
+        self.harmless.iter().any(|pattern| is(pattern))
     }
 }

@@ -112,6 +112,7 @@ impl ModelConfig {
     pub fn resolve(raw: RawConfig, allow_unknown: bool) -> Result<Self> {
         let model_type = raw.text("model_type")?.ok_or_else(|| raw.invalid("model_type", "missing", "a model type"))?;
         let family = families::find(&raw, &model_type)?;
+        raw.must_be_off("is_encoder_decoder", "only decoders are implemented")?;
         let mut config = (family.resolve)(&raw)?;
         config.unknown_keys = raw.unread(family.harmless);
         config.notes = config.special();
@@ -211,7 +212,7 @@ impl ModelConfig {
         note(self.n_key_value_heads < self.n_heads, &format!("{} key-value heads", self.n_key_value_heads));
         note(self.qk_norm.is_some(), "norm of queries and keys");
         note(self.clip_qkv.is_some(), "queries, keys and values clipped");
-        note(matches!(self.positions, Positions::Alibi { .. }), "ALiBi");
+        note(matches!(self.positions, Positions::Alibi(_)), "ALiBi");
         if let Positions::Rotary { layers } = &self.positions {
             let rotary = layers.iter().flatten().next();
             note(rotary.is_some_and(|r| r.dim < self.d_head), "rotary on a part of each head");

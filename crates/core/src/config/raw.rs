@@ -38,6 +38,7 @@ pub(super) const HARMLESS: &[&str] = &[
     "id2label",
     "initializer_range",
     "is_decoder",
+    "is_encoder_decoder", // read for the file itself; parts of a config repeat it
     "label2id",
     "length_penalty",
     "max_length",
@@ -127,6 +128,11 @@ impl RawConfig {
     /// Whether a key is there and `null`, where a family takes that for something else than a missing key.
     pub fn is_null(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(Value::is_null)
+    }
+
+    /// Marks keys as read that mean nothing beside what was read already.
+    pub fn ignore(&self, keys: &[&str]) {
+        self.read.borrow_mut().extend(keys.iter().map(|key| key.to_string()));
     }
 
     /// A value of any kind.
@@ -292,7 +298,8 @@ impl RawConfig {
         let ignored = |key: &str| read.contains(key) || HARMLESS.contains(&key) || harmless.contains(&key);
         let own = self.map.iter().filter(|(k, v)| !v.is_null() && !ignored(k)).map(|(k, _)| k.clone());
         let objects = self.objects.borrow();
-        let below = objects.iter().flat_map(|(k, object)| object.unread(harmless).into_iter().map(move |u| format!("{k}.{u}")));
+        let below =
+            objects.iter().flat_map(|(k, object)| object.unread(harmless).into_iter().map(move |u| format!("{k}.{u}")));
         own.chain(below).collect()
     }
 

@@ -52,7 +52,11 @@ fn read_from(
     }
     let dim = (d_head as f64 * share) as usize;
     if dim == 0 || dim % 2 != 0 {
-        return Err(raw.invalid("partial_rotary_factor", format!("{dim} of {d_head} numbers"), "an even number of them"));
+        return Err(raw.invalid(
+            "partial_rotary_factor",
+            format!("{dim} of {d_head} numbers"),
+            "an even number of them",
+        ));
     }
     let scaling = match parameters {
         Some(p) => scaling(raw, p, dim, n_context)?,
@@ -95,7 +99,12 @@ fn scaling(raw: &RawConfig, p: &RawConfig, dim: usize, n_context: usize) -> Resu
                 list.ok_or_else(|| p.invalid(key, "missing or of another length", format!("{} factors", dim / 2)))
             };
             let attention_factor = p.positive("attention_factor", default)?;
-            RotaryScaling::LongRope { short: list("short_factor")?, long: list("long_factor")?, original, attention_factor }
+            RotaryScaling::LongRope {
+                short: list("short_factor")?,
+                long: list("long_factor")?,
+                original,
+                attention_factor,
+            }
         }
         _ => return Err(p.unsupported("rope_type", "rope types: default, linear, dynamic, llama3, yarn, longrope")),
     })
@@ -130,7 +139,8 @@ pub(super) fn by_layer_type(raw: &RawConfig, config: &mut super::ModelConfig, fu
             read_type(raw, "sliding_attention", d_head, n_context, &defaults(local))?,
         ),
         None => {
-            let plain = Rotary { dim: d_head, theta: local, style: RotaryStyle::Halves, scaling: RotaryScaling::Default };
+            let plain =
+                Rotary { dim: d_head, theta: local, style: RotaryStyle::Halves, scaling: RotaryScaling::Default };
             (read(raw, d_head, n_context, &defaults(full))?, plain)
         }
     };

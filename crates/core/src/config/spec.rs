@@ -64,20 +64,30 @@ pub enum Positions {
         /// One entry per layer.
         layers: Vec<Option<Rotary>>,
     },
-    /// Scores get a bias that is linear in the distance.
-    Alibi {
-        /// One slope per head.
-        slopes: Vec<f64>,
-        /// Which position has the bias 0: the first of the prompt, or its last. The pattern is the same.
-        zero_at: AlibiZero,
-    },
+    /// Scores get a bias that is linear in the key's position.
+    Alibi(Alibi),
+}
+
+/// ALiBi: `scale · slope · (key_pos − zero)` is added to the scores.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alibi {
+    /// One slope per head.
+    pub slopes: Vec<f64>,
+    /// Which position has the bias 0. The pattern is the same.
+    pub zero_at: AlibiZero,
+    /// Multiplies the products.
+    pub scale: f64,
+    /// Whether slopes and products are rounded to bfloat16, as Falcon's class does whatever it computes in.
+    pub bf16: bool,
 }
 
 /// Where ALiBi's bias is 0.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AlibiZero {
     /// `slope · key_pos` (BLOOM, Falcon).
+    #[default]
     First,
     /// `slope · (key_pos − last_pos)` (MPT).
     Last,

@@ -2,7 +2,7 @@
 
 use super::{Linear, NormLayer};
 use crate::batch::{Batch, Past};
-use crate::config::{AlibiZero, Positions, QkSpan, Rotary};
+use crate::config::{ModelConfig, Positions, QkSpan, Rotary};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::HookPoint;
@@ -24,8 +24,6 @@ pub struct Attention {
     pub has_turned: bool,
     /// How scores are made.
     pub rule: ScoreRule,
-    /// Where ALiBi's bias is 0.
-    pub alibi_zero: Option<AlibiZero>,
     /// Scores of the sinks, [H]
     pub sinks: Option<Tensor>,
     /// W_O [H e, d_model], b_O
@@ -71,8 +69,7 @@ impl Attention {
         for i in 0..pass.batch.active(l) {
             let rows = pass.batch.rows(i);
             let (keys, values) = pass.extend(i, &k, &v)?;
-            let rule = self.rule_for(keys.dim(0)?);
-            let scores = ops::scores(&q.narrow(0, rows.start, rows.len())?, &keys, &rule)?;
+            let scores = ops::scores(&q.narrow(0, rows.start, rows.len())?, &keys, &self.rule)?;
             let scores = tap.square(at(AttnScores), rows.start, scores)?;
             let pattern = ops::pattern(&scores, self.sinks.as_ref())?;
             let pattern = tap.square(at(Pattern), rows.start, pattern)?;
@@ -109,11 +106,6 @@ impl Attention {
             (q, k) = (ops::rotate(&q, angles, rotary.style)?, ops::rotate(&k, angles, rotary.style)?);
         }
         Ok((q, k))
-    }
-
-    fn rule_for(&self, n_key: usize) -> ScoreRule {
-        let alibi_zero = if self.alibi_zero == Some(AlibiZero::Last) { n_key - 1 } else { 0 };
-        ScoreRule { alibi_zero, ..self.rule.clone() }
     }
 }
 
@@ -167,12 +159,8 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// The scores' rule of a layer.
-pub(super) fn score_rule(config: &crate::config::ModelConfig, l: usize) -> (ScoreRule, Option<AlibiZero>) {
-    let (slopes, zero) = match &config.positions {
-        Positions::Alibi { slopes, zero_at } => (slopes.clone(), Some(*zero_at)),
-        _ => (Vec::new(), None),
-    };
-    let scale = config.attention_scale[l];
-    (ScoreRule { scale, cap: config.score_cap, window: config.windows[l], slopes, alibi_zero: 0 }, zero)
+/// How a layer's scores are made.
+pub(super) fn score_rule(config: &ModelConfig, l: usize) -> ScoreRule {
+    let alibi = if let Positions::Alibi(alibi) = &config.positions { Some(alibi.clone()) } else { None };
+    ScoreRule { scale: config.attention_scale[l], cap: config.score_cap, window: config.windows[l], alibi }
 }

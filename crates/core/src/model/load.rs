@@ -32,10 +32,7 @@ pub fn load(
     }
     let ln_final = loader.norm(layout.ln_final)?;
     let unembed = loader.unembed(&embed)?;
-    checkpoint.finish(|name| {
-        let bare = name.strip_prefix(prefix).unwrap_or(name);
-        layout.is_harmless(bare, config.n_layers)
-    })?;
+    checkpoint.finish(|name| layout.is_harmless(name, config.n_layers))?;
     Ok(Transformer { embed, blocks, ln_final, unembed, device: device.clone(), config })
 }
 
@@ -57,7 +54,12 @@ impl Loader<'_> {
             _ => None,
         };
         let norm = c.layout.embed_norm.map(|name| self.norm(name)).transpose()?;
-        Ok(Embed { tokens: self.tensor(c.layout.embed, &[c.d_vocab, c.d_model])?, scale: c.embed_scale, norm, positions })
+        Ok(Embed {
+            tokens: self.tensor(c.layout.embed, &[c.d_vocab, c.d_model])?,
+            scale: c.embed_scale,
+            norm,
+            positions,
+        })
     }
 
     fn block(&self, l: usize) -> Result<Block> {
@@ -78,7 +80,6 @@ impl Loader<'_> {
 
     fn attention(&self, l: usize) -> Result<Attention> {
         let c = self.config;
-        let (rule, alibi_zero) = score_rule(c, l);
         let sinks = c.layout.sinks.filter(|_| c.attention_sinks);
         Ok(Attention {
             qkv: self.qkv(l)?,
@@ -86,10 +87,14 @@ impl Loader<'_> {
             qk_norm: c.qk_norm.map(|norm| self.qk_norms(norm, l)).transpose()?,
             rotary: c.rotary(l).cloned(),
             has_turned: c.turns_queries_and_keys(),
-            rule,
-            alibi_zero,
+            rule: score_rule(c, l),
             sinks: sinks.map(|name| self.tensor(&Layout::at(name, l), &[c.n_heads])).transpose()?,
-            output: self.linear(&Layout::at(c.layout.attn_out, l), c.n_heads * c.d_head, c.d_model, c.biases.attn_out)?,
+            output: self.linear(
+                &Layout::at(c.layout.attn_out, l),
+                c.n_heads * c.d_head,
+                c.d_model,
+                c.biases.attn_out,
+            )?,
             n_heads: c.n_heads,
             n_key_value_heads: c.n_key_value_heads,
             d_head: c.d_head,
@@ -249,7 +254,8 @@ impl Loader<'_> {
         let c = self.config;
         let (name, shape) = (format!("{}.weight", c.layout.unembed), [c.d_vocab, c.d_model]);
         let read = |name: &str, shape: &[usize]| self.read(name, shape);
-        let bias = if c.biases.unembed { Some(read(&format!("{}.bias", c.layout.unembed), &[c.d_vocab])?) } else { None };
+        let bias =
+            if c.biases.unembed { Some(read(&format!("{}.bias", c.layout.unembed), &[c.d_vocab])?) } else { None };
         if !c.tied_embeddings {
             return Ok(Unembed::new(read(&name, &shape)?, bias, c.logit_scale, c.logit_cap));
         }

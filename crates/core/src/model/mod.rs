@@ -27,7 +27,7 @@ pub use unembed::Unembed;
 use crate::batch::Batch;
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
-use crate::hook::HookPoint;
+use crate::hook::{BlockPoint, HookPoint};
 use crate::tap::Tap;
 use attention::Pass;
 use candle_core::{Device, Tensor};
@@ -75,7 +75,8 @@ impl Transformer {
     /// been under way for at least one layer.
     ///
     /// # Errors
-    /// `ABORTED` between two layers, `NOT_FINITE` with the first layer whose output was not, `INTERNAL`.
+    /// `ABORTED` between two layers, `NOT_FINITE` with the first layer whose output was not (its prompt is the index of
+    /// the segment), `INTERNAL`.
     pub fn forward(&self, batch: &Batch, tap: &mut Tap) -> Result<Output> {
         let mut under_way = None;
         for (l, block) in self.blocks.iter().enumerate() {
@@ -86,29 +87,15 @@ impl Transformer {
             };
             let mut pass = Pass::new(batch, l, block.attention.rotary.as_ref(), &self.device)?;
             let x = block.forward(x, &mut pass, tap)?;
-            self.check_finite(&x, batch, l)?;
+            let resid_post = HookPoint::Block(l, BlockPoint::ResidPost);
+            check_finite(&x, || resid_post.to_string(), |row| batch.segment_of(row))?;
             under_way = Some(x);
         }
         let x = under_way.ok_or_else(|| PrismError::argument("segments", "none", "at least one"))?;
         let stream = tap.select(&x)?;
         let normed = self.ln_final.forward_final(&stream, tap)?;
+        check_finite(&normed, || "ln_final".into(), |kept| batch.segment_of(tap.row(kept)))?;
         Ok(Output { stream, normed })
-    }
-
-    /// Infinities and NaN survive every later layer and the sum, so one number per row tells.
-    fn check_finite(&self, x: &Tensor, batch: &Batch, l: usize) -> Result<()> {
-        if x.sum_all()?.to_scalar::<f32>()?.is_finite() {
-            return Ok(());
-        }
-        let sums: Vec<f32> = x.sum(1)?.to_vec1()?;
-        let Some(row) = sums.iter().position(|sum| !sum.is_finite()) else {
-            return Ok(()); // every row is finite, only their total is too large
-        };
-        let prompt = (0..batch.segments().len()).find(|i| batch.rows(*i).contains(&row)).unwrap_or(0);
-        Err(PrismError::NotFinite {
-            first: HookPoint::Block(l, crate::hook::BlockPoint::ResidPost).to_string(),
-            prompt,
-        })
     }
 
     /// Adds the rows of the segments that enter at layer `l`; they stand behind those under way.
@@ -119,5 +106,20 @@ impl Transformer {
         }
         rows.extend(batch.entering(l).map(|resume| resume.stream.clone()));
         Ok(if rows.len() < 2 { rows.pop() } else { Some(Tensor::cat(&rows, 0)?) })
+    }
+}
+
+/// That x [rows, n] is finite. Infinities and NaN survive the sum, so one number per row tells.
+///
+/// # Errors
+/// `NOT_FINITE` with the prompt of the first row that is not.
+pub(crate) fn check_finite(x: &Tensor, first: impl Fn() -> String, prompt: impl Fn(usize) -> usize) -> Result<()> {
+    if x.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        return Ok(());
+    }
+    let sums: Vec<f32> = x.sum(1)?.to_vec1()?;
+    match sums.iter().position(|sum| !sum.is_finite()) {
+        None => Ok(()), // every row is finite, only their total is too large
+        Some(row) => Err(PrismError::NotFinite { first: first(), prompt: prompt(row) }),
     }
 }

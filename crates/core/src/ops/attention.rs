@@ -9,6 +9,7 @@
 //! `g(h) = h / (H / G)`: `H / G` query heads share a key and value head. Keys may begin before the queries do: the first
 //! query stands at position `key_pos − query_pos`.
 
+use crate::config::{Alibi, AlibiZero};
 use crate::error::Result;
 use candle_core::{D, Device, Tensor};
 
@@ -21,10 +22,8 @@ pub struct ScoreRule {
     pub cap: Option<f64>,
     /// A query sees its own position and the `window − 1` before it.
     pub window: Option<usize>,
-    /// ALiBi's slopes, [heads].
-    pub slopes: Vec<f64>,
-    /// The key position at which ALiBi's bias is 0.
-    pub alibi_zero: usize,
+    /// A bias that is linear in the key's position.
+    pub alibi: Option<Alibi>,
 }
 
 /// Scaled, capped, biased and masked scores.
@@ -44,8 +43,8 @@ pub fn scores(q: &Tensor, k: &Tensor, rule: &ScoreRule) -> Result<Tensor> {
     if let Some(cap) = rule.cap {
         scores = ((scores / cap)?.tanh()? * cap)?;
     }
-    if !rule.slopes.is_empty() {
-        scores = scores.broadcast_add(&alibi(rule, n_key, scores.device())?)?;
+    if let Some(alibi) = &rule.alibi {
+        scores = scores.broadcast_add(&biases(alibi, n_key, scores.device())?)?;
     }
     Ok(scores.broadcast_add(&mask(n_query, n_key, rule.window, scores.device())?)?)
 }
@@ -94,14 +93,14 @@ fn mask(n_query: usize, n_key: usize, window: Option<usize>, device: &Device) ->
     Ok(Tensor::from_vec((0..n_query).flat_map(row).collect(), (n_query, n_key), device)?)
 }
 
-/// `slope · (key_pos − zero)`, [H, 1, key_pos]
-fn alibi(rule: &ScoreRule, n_key: usize, device: &Device) -> Result<Tensor> {
-    let bias = |slope: &f64| {
-        let slope = *slope;
-        (0..n_key).map(move |k| (slope * (k as f64 - rule.alibi_zero as f64)) as f32)
-    };
-    let biases: Vec<f32> = rule.slopes.iter().flat_map(bias).collect();
-    Ok(Tensor::from_vec(biases, (rule.slopes.len(), 1, n_key), device)?)
+/// `scale · slope · (key_pos − zero)`, [H, 1, key_pos]
+fn biases(alibi: &Alibi, n_key: usize, device: &Device) -> Result<Tensor> {
+    let zero = if alibi.zero_at == AlibiZero::Last { n_key - 1 } else { 0 };
+    let rounded = |x: f64| if alibi.bf16 { half::bf16::from_f64(x).to_f64() } else { x };
+    let bias = |slope: f64, k: usize| alibi.scale * rounded(rounded(slope) * (k as f64 - zero as f64));
+    let row = |slope: &f64| (0..n_key).map(|k| bias(*slope, k) as f32).collect::<Vec<_>>();
+    let all: Vec<f32> = alibi.slopes.iter().flat_map(row).collect();
+    Ok(Tensor::from_vec(all, (alibi.slopes.len(), 1, n_key), device)?)
 }
 
 #[cfg(test)]
@@ -119,13 +118,16 @@ mod tests {
             let g = h * ng / nh;
             for i in 0..nq {
                 let score = |j: usize| {
-                    let (position, dot) = (i + nk - nq, (0..e).map(|x| q[(i * nh + h) * e + x] * k[(j * ng + g) * e + x]));
+                    let (position, dot) =
+                        (i + nk - nq, (0..e).map(|x| q[(i * nh + h) * e + x] * k[(j * ng + g) * e + x]));
                     if j > position || rule.window.is_some_and(|w| position - j >= w) {
                         return f64::NEG_INFINITY;
                     }
                     let scaled = rule.scale * dot.sum::<f64>();
                     let capped = rule.cap.map_or(scaled, |cap| cap * (scaled / cap).tanh());
-                    capped + rule.slopes.get(h).map_or(0.0, |m| m * (j as f64 - rule.alibi_zero as f64))
+                    let alibi = rule.alibi.as_ref();
+                    let zero = if alibi.is_some_and(|a| a.zero_at == AlibiZero::Last) { nk - 1 } else { 0 };
+                    capped + alibi.map_or(0.0, |a| a.scale * a.slopes[h] * (j as f64 - zero as f64))
                 };
                 let row: Vec<f64> = (0..nk).map(score).collect();
                 let total = row.iter().map(|s| s.exp()).sum::<f64>() + sinks.as_ref().map_or(0.0, |s| s[h].exp());
@@ -155,7 +157,8 @@ mod tests {
     }
 
     /// Queries, keys, heads, key heads, width: alone, odd sizes, grouped heads, keys that begin earlier.
-    const SIZES: [[usize; 5]; 5] = [[1, 1, 1, 1, 1], [5, 5, 3, 3, 7], [9, 9, 4, 2, 8], [2, 11, 6, 1, 5], [1, 6, 4, 4, 3]];
+    const SIZES: [[usize; 5]; 5] =
+        [[1, 1, 1, 1, 1], [5, 5, 3, 3, 7], [9, 9, 4, 2, 8], [2, 11, 6, 1, 5], [1, 6, 4, 4, 3]];
 
     #[test]
     fn attention_is_its_definition() {
@@ -168,9 +171,18 @@ mod tests {
                 check(sizes, &ScoreRule { window: Some(window), ..plain.clone() }, false);
             }
             let slopes: Vec<f64> = (0..sizes[2]).map(|h| 0.5 / (h + 1) as f64).collect();
-            check(sizes, &ScoreRule { slopes: slopes.clone(), ..plain.clone() }, false);
-            check(sizes, &ScoreRule { slopes, alibi_zero: sizes[1] - 1, ..plain }, true);
+            let alibi = Alibi { slopes, zero_at: AlibiZero::First, scale: 0.7, bf16: false };
+            check(sizes, &ScoreRule { alibi: Some(alibi.clone()), ..plain.clone() }, false);
+            let alibi = Alibi { zero_at: AlibiZero::Last, ..alibi };
+            check(sizes, &ScoreRule { alibi: Some(alibi), ..plain }, true);
         }
+    }
+
+    #[test]
+    fn alibi_in_bfloat16_by_hand() {
+        // bfloat16 keeps 8 bits: 2^−0.5 = 0.70710678 → 0.70703125; times 3 = 2.12109375 → 2.125
+        let alibi = Alibi { slopes: vec![0.5f64.sqrt()], zero_at: AlibiZero::First, scale: 2.0, bf16: true };
+        assert_eq!(values(&biases(&alibi, 4, &Device::Cpu).unwrap()), [0.0, 1.4140625, 2.828125, 4.25]);
     }
 
     #[test]

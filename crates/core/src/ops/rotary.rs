@@ -164,7 +164,8 @@ mod tests {
         for (d_head, dim, start) in [(2, 2, 0), (8, 8, 3), (12, 4, 5), (6, 2, 0)] {
             for style in [RotaryStyle::Halves, RotaryStyle::Pairs] {
                 let x = matrix(&[5, 3, d_head], 9);
-                let angles = Angles::new(&rotary(dim, style, RotaryScaling::Default), start, start + 5, &Device::Cpu).unwrap();
+                let angles =
+                    Angles::new(&rotary(dim, style, RotaryScaling::Default), start, start + 5, &Device::Cpu).unwrap();
                 close(&rotate(&x, &angles, style).unwrap(), &naive(&x, dim, style, start), 1e-5);
             }
         }
@@ -190,10 +191,14 @@ mod tests {
         let llama3 = |original| RotaryScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original };
         // waves of 2π ≈ 6.28 and 628.3 tokens: fast below original/4, slow above original
         check(llama3(100), 7, [1.0, 0.01 / 8.0], 1.0);
-        // original 1256.6: wave = original/2, smooth = (2 − 1)/3, f = (2/3)·0.01/8 + (1/3)·0.01
-        check(llama3((400.0 * PI) as usize + 1), 7, [1.0, (2.0 / 3.0) * 0.00125 + 0.01 / 3.0], 1.0);
-        let longrope =
-            || RotaryScaling::LongRope { short: vec![1.0, 2.0], long: vec![4.0, 5.0], original: 10, attention_factor: 1.5 };
+        // original 1257: smooth = (1257 / 628.3185 − 1) / 3 = 0.333526, f = 0.666474 · 0.00125 + 0.333526 · 0.01
+        check(llama3(1257), 7, [1.0, 0.004_168_352], 1.0);
+        let longrope = || RotaryScaling::LongRope {
+            short: vec![1.0, 2.0],
+            long: vec![4.0, 5.0],
+            original: 10,
+            attention_factor: 1.5,
+        };
         check(longrope(), 10, [1.0, 0.005], 1.5);
         check(longrope(), 11, [0.25, 0.002], 1.5);
     }
@@ -211,10 +216,9 @@ mod tests {
             attention_factor: 1.25,
         };
         check(yarn(true), 7, [1.0, 0.00625], 1.25);
-        // without truncation: ramp of 1 = (1 − 0.34831)/(1.10090 − 0.34831) = 0.86593
-        let ramp = 0.865_93;
+        // without truncation: ramp of 1 = (1 − 0.348335) / (1.100910 − 0.348335) = 0.8659136
         let (found, _) = frequencies(&rotary(4, RotaryStyle::Halves, yarn(false)), 7);
-        assert!((f64::from(found[1]) - (0.0025 * ramp + 0.01 * (1.0 - ramp))).abs() < 1e-7);
+        assert!((f64::from(found[1]) - (0.0025 * 0.865_913_6 + 0.01 * 0.134_086_4)).abs() < 1e-8, "{}", found[1]);
         assert_eq!(found[0], 1.0);
     }
 }

@@ -1,6 +1,9 @@
 //! What the integration tests share: sessions on the fixtures, comparison, and checkpoints written for one test.
 #![allow(dead_code)] // every test binary uses a part
 
+pub mod tokenizers;
+
+use candle_core::Tensor;
 use logit_prism_core::attribution::{Against, Answer, Attribution, OnViolation, Options, Target, Unit};
 use logit_prism_core::cancel::Cancel;
 use logit_prism_core::rows::Positions;
@@ -31,6 +34,15 @@ pub fn load(dir: &Path) -> Result<Session> {
 
 pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Session> {
     with_job(|job| Session::load(dir, options, job))
+}
+
+/// The error of an outcome that must be one.
+#[track_caller]
+pub fn error<T>(outcome: Result<T>) -> PrismError {
+    match outcome {
+        Ok(_) => panic!("expected an error"),
+        Err(error) => error,
+    }
 }
 
 /// The error of loading a directory.
@@ -97,6 +109,45 @@ pub fn close(what: &str, found: impl IntoIterator<Item = f64>, expected: &[f64],
 
 pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|v| f64::from(*v)).collect()
+}
+
+/// The elements of a tensor, row-major.
+pub fn flat(tensor: &Tensor) -> Vec<f64> {
+    wide(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+}
+
+/// The columns of one row of a result.
+pub fn row_of(result: &Attribution, row: usize) -> &[f32] {
+    let n = result.values.len() / result.rows.len();
+    &result.values[row * n..(row + 1) * n]
+}
+
+/// Panics unless two rows are the same up to `1e-5 (1 + A)`, the promise for another batch or number of threads.
+#[track_caller]
+pub fn same_row(what: &str, a: (&Attribution, usize), b: (&Attribution, usize)) {
+    let ((a, i), (b, j)) = (a, b);
+    let size = 1.0 + row_of(b, j).iter().map(|v| f64::from(v.abs())).sum::<f64>();
+    let all = |r: &Attribution, i: usize| {
+        let certificate = r.certificates[i];
+        let mut all = wide(row_of(r, i));
+        all.extend([r.constant[i], certificate.measured, certificate.total]);
+        all
+    };
+    let (a_row, b_row) = (all(a, i), all(b, j));
+    assert_eq!(a_row.len(), b_row.len(), "{what}: number of columns");
+    for (c, (x, y)) in a_row.iter().zip(&b_row).enumerate() {
+        assert!((x - y).abs() <= 1e-5 * size, "{what}: column {c} is {x}, expected {y}");
+    }
+}
+
+/// The columns of `Unit::Layer`, summed here from those of a reference: embeddings, then heads + bias and MLP.
+pub fn layer_columns(reference: &Value, at: impl Fn(&Value) -> f64) -> Vec<f64> {
+    let mut columns = vec![at(&reference["embed"]), at(&reference["pos_embed"])];
+    for (l, heads) in reference["head"].as_array().unwrap().iter().enumerate() {
+        let heads: f64 = heads.as_array().unwrap().iter().map(&at).sum();
+        columns.extend([heads + at(&reference["attn_bias"][l]), at(&reference["mlp"][l])]);
+    }
+    columns
 }
 
 /// The columns of `Unit::Head` at one row of a reference: embeddings, then heads, bias and MLP layer by layer. `at`
@@ -171,6 +222,25 @@ pub fn write_tensors(path: &Path, tensors: &Tensors) {
         data.extend(bytes);
     }
     write_raw(path, &serde_json::to_vec(&header).unwrap(), &data);
+}
+
+/// A copy of a fixture whose `model.safetensors` is changed.
+pub fn changed(name: &str, f: impl FnOnce(&mut Tensors)) -> TempDir {
+    let dir = TempDir::copy_of(name);
+    let mut tensors = read_tensors(&dir.join("model.safetensors"));
+    f(&mut tensors);
+    write_tensors(&dir.join("model.safetensors"), &tensors);
+    dir
+}
+
+/// The values of an F32 or F64 tensor.
+pub fn stored(tensors: &Tensors, name: &str) -> Vec<f64> {
+    let (dtype, _, bytes) = tensors.get(name).unwrap_or_else(|| panic!("no tensor {name}"));
+    match dtype.as_str() {
+        "F32" => bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
+        "F64" => bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+        other => panic!("{name} is stored as {other}"),
+    }
 }
 
 /// A file of any header and any data.

@@ -2,9 +2,7 @@
 
 use super::{Family, gpt2, not_additive};
 use crate::config::common::head_width;
-use crate::config::{
-    AlibiZero, Layout, MlpNames, ModelConfig, Norm, Positions, Qkv, RawConfig, Sizes, limits,
-};
+use crate::config::{Alibi, AlibiZero, Layout, MlpNames, ModelConfig, Norm, Positions, Qkv, RawConfig, Sizes, limits};
 use crate::error::Result;
 use crate::ops::Activation;
 
@@ -60,7 +58,8 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         n_context: limits::CONTEXT,
     };
     let norm = Norm::layer(raw.positive("layer_norm_epsilon", 1e-5)?);
-    let positions = Positions::Alibi { slopes: slopes(n_heads), zero_at: AlibiZero::First };
+    let alibi = Alibi { slopes: slopes(n_heads), zero_at: AlibiZero::First, scale: 1.0, bf16: false };
+    let positions = Positions::Alibi(alibi);
     // the activation is fixed in the class: the tanh form
     let mut config = ModelConfig::plain(FAMILY.model_type, sizes, norm, positions, Activation::GeluNew, LAYOUT);
     config.biases = gpt2::ALL_BIASES;

@@ -2,12 +2,24 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Layout, Norm, QkNorm, QkSpan, RotaryStyle, ModelConfig, RawConfig};
+use crate::config::{Biases, Layout, ModelConfig, Norm, QkNorm, QkSpan, RawConfig, RotaryStyle};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "cohere", resolve, harmless: &["pretraining_tp"] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 256000, d_model: 8192, d_mlp: 22528, n_layers: 40, n_heads: 64, n_context: 8192, eps: ("layer_norm_eps", 1e-5), theta: 500_000.0, tied: true, rotary_style: RotaryStyle::Pairs, ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 256000,
+    d_model: 8192,
+    d_mlp: 22528,
+    n_layers: 40,
+    n_heads: 64,
+    n_context: 8192,
+    eps: ("layer_norm_eps", 1e-5),
+    theta: 500_000.0,
+    tied: true,
+    rotary_style: RotaryStyle::Pairs,
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

@@ -5,12 +5,16 @@ use super::Family;
 use super::bloom::slopes;
 use crate::config::common::{activation, head_width, key_value_heads};
 use crate::config::{
-    AlibiZero, Biases, Layout, MlpNames, ModelConfig, Norm, Positions, Qkv, RawConfig, RotaryStyle, Sizes, limits, rope,
+    Alibi, AlibiZero, Biases, Layout, MlpNames, ModelConfig, Norm, Positions, Qkv, RawConfig, RotaryStyle, Sizes,
+    limits, rope,
 };
 use crate::error::Result;
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "falcon", resolve, harmless: &["attention_dropout", "hidden_dropout", "apply_residual_connection_post_layernorm"] };
+pub(super) const FAMILY: Family = Family {
+    model_type: "falcon",
+    resolve,
+    harmless: &["attention_dropout", "hidden_dropout", "apply_residual_connection_post_layernorm", "intermediate_size"],
+};
 
 const QKV: &str = "h.{l}.self_attention.query_key_value";
 
@@ -78,15 +82,14 @@ fn norms(raw: &RawConfig, grouped: bool) -> Result<Layout> {
     })
 }
 
-/// ALiBi is added before the scores are scaled, so it is scaled with them; its product is rounded to bfloat16 by the
-/// class, which is exact only for slopes and positions that bfloat16 holds.
+/// ALiBi is added before the scores are scaled, so it is scaled with them; the class takes its products in bfloat16.
 fn positions(raw: &RawConfig, sizes: &Sizes) -> Result<Positions> {
+    if raw.flag("alibi", false)? {
+        raw.ignore(&["rope_parameters", "rope_scaling", "rope_theta"]);
+        let (slopes, scale) = (slopes(sizes.n_heads), (sizes.d_head as f64).powf(-0.5));
+        return Ok(Positions::Alibi(Alibi { slopes, zero_at: AlibiZero::First, scale, bf16: true }));
+    }
     let defaults = rope::Defaults { theta: 10000.0, share: 1.0, style: RotaryStyle::Halves };
     let rotary = rope::read(raw, sizes.d_head, sizes.n_context, &defaults)?;
-    if !raw.flag("alibi", false)? {
-        return Ok(rope::every_layer(rotary, sizes.n_layers));
-    }
-    let scale = (sizes.d_head as f64).powf(-0.5);
-    let slopes = slopes(sizes.n_heads).into_iter().map(|slope| slope * scale).collect();
-    Ok(Positions::Alibi { slopes, zero_at: AlibiZero::First })
+    Ok(rope::every_layer(rotary, sizes.n_layers))
 }

@@ -8,7 +8,19 @@ use crate::ops::Activation;
 
 pub(super) const FAMILY: Family = Family { model_type: "gemma", resolve, harmless: &["hidden_activation"] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 256000, d_model: 3072, d_mlp: 24576, n_layers: 28, n_heads: 16, n_key_value_heads: Some(16), d_head: Some(256), n_context: 8192, tied: true, activation: ("hidden_act", "gelu_pytorch_tanh"), ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 256000,
+    d_model: 3072,
+    d_mlp: 24576,
+    n_layers: 28,
+    n_heads: 16,
+    n_key_value_heads: Some(16),
+    d_head: Some(256),
+    n_context: 8192,
+    tied: true,
+    activation: ("hidden_act", "gelu_pytorch_tanh"),
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

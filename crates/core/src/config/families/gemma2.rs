@@ -2,12 +2,25 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like, windows};
-use crate::config::{Biases, Layout, limits, ModelConfig, RawConfig};
+use crate::config::{Biases, Layout, ModelConfig, RawConfig, limits};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family { model_type: "gemma2", resolve, harmless: &["hidden_act", "cache_implementation"] };
+pub(super) const FAMILY: Family =
+    Family { model_type: "gemma2", resolve, harmless: &["hidden_act", "cache_implementation"] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 256000, d_model: 2304, d_mlp: 9216, n_layers: 26, n_heads: 8, n_key_value_heads: Some(4), d_head: Some(256), n_context: 8192, tied: true, activation: ("hidden_activation", "gelu_pytorch_tanh"), ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 256000,
+    d_model: 2304,
+    d_mlp: 9216,
+    n_layers: 26,
+    n_heads: 8,
+    n_key_value_heads: Some(4),
+    d_head: Some(256),
+    n_context: 8192,
+    tied: true,
+    activation: ("hidden_activation", "gelu_pytorch_tanh"),
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

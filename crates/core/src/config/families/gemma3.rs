@@ -2,12 +2,29 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like, windows};
-use crate::config::{limits, QkNorm, QkSpan, rope, ModelConfig, RawConfig};
+use crate::config::{ModelConfig, QkNorm, QkSpan, RawConfig, limits, rope};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family { model_type: "gemma3_text", resolve, harmless: &["attn_logit_softcapping", "hidden_act", "cache_implementation"] };
+pub(super) const FAMILY: Family = Family {
+    model_type: "gemma3_text",
+    resolve,
+    harmless: &["attn_logit_softcapping", "hidden_act", "cache_implementation"],
+};
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 262208, d_model: 2304, d_mlp: 9216, n_layers: 26, n_heads: 8, n_key_value_heads: Some(4), d_head: Some(256), n_context: 131072, theta: 1_000_000.0, tied: true, activation: ("hidden_activation", "gelu_pytorch_tanh"), ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 262208,
+    d_model: 2304,
+    d_mlp: 9216,
+    n_layers: 26,
+    n_heads: 8,
+    n_key_value_heads: Some(4),
+    d_head: Some(256),
+    n_context: 131072,
+    theta: 1_000_000.0,
+    tied: true,
+    activation: ("hidden_activation", "gelu_pytorch_tanh"),
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
@@ -15,7 +32,8 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::Head });
     config.logit_cap = raw.optional_positive("final_logit_softcapping")?;
     let window = raw.count("sliding_window", 4096, limits::CONTEXT)?;
-    let nth = raw.count("sliding_window_pattern", raw.count("_sliding_window_pattern", 6, limits::LAYERS)?, limits::LAYERS)?;
+    let nth =
+        raw.count("sliding_window_pattern", raw.count("_sliding_window_pattern", 6, limits::LAYERS)?, limits::LAYERS)?;
     config.windows = windows(raw, config.n_layers, Some(window), |l| (l + 1) % nth != 0)?;
     // older configs: rope_theta and rope_scaling are of the full layers, rope_local_base_freq of the others
     let local = raw.positive("rope_local_base_freq", 10_000.0)?;

@@ -2,12 +2,23 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Layout, MlpNames, RotaryStyle, ModelConfig, RawConfig};
+use crate::config::{Layout, MlpNames, ModelConfig, RawConfig, RotaryStyle};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "glm4", resolve, harmless: &[] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 151552, d_mlp: 13696, n_layers: 40, n_key_value_heads: Some(2), d_head: Some(128), n_context: 131072, eps: ("rms_norm_eps", 1.5625e-7), rotary_share: 0.5, rotary_style: RotaryStyle::Pairs, ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 151552,
+    d_mlp: 13696,
+    n_layers: 40,
+    n_key_value_heads: Some(2),
+    d_head: Some(128),
+    n_context: 131072,
+    eps: ("rms_norm_eps", 1.5625e-7),
+    rotary_share: 0.5,
+    rotary_style: RotaryStyle::Pairs,
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

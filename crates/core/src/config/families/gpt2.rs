@@ -2,7 +2,9 @@
 
 use super::Family;
 use crate::config::common::{activation, head_width};
-use crate::config::{Biases, Layout, MlpNames, ModelConfig, Norm, Orientation, Positions, Qkv, RawConfig, Sizes, limits};
+use crate::config::{
+    Biases, Layout, MlpNames, ModelConfig, Norm, Orientation, Positions, Qkv, RawConfig, Sizes, limits,
+};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family {

@@ -3,9 +3,7 @@
 
 use super::{Family, gpt2};
 use crate::config::common::{activation, head_width};
-use crate::config::{
-    Biases, Layout, MlpNames, ModelConfig, Norm, Qkv, RawConfig, RotaryStyle, Sizes, limits, rope,
-};
+use crate::config::{Biases, Layout, MlpNames, ModelConfig, Norm, Qkv, RawConfig, RotaryStyle, Sizes, limits, rope};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family {

@@ -2,12 +2,28 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like, windows};
-use crate::config::{Biases, ClampedSwiglu, Gating, Layout, limits, MlpKind, MlpNames, ModelConfig, RawConfig};
+use crate::config::{Biases, ClampedSwiglu, Gating, Layout, MlpKind, MlpNames, ModelConfig, RawConfig, limits};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family { model_type: "gpt_oss", resolve, harmless: &["output_router_logits", "router_aux_loss_coef", "experts_per_token", "initial_context_length"] };
+pub(super) const FAMILY: Family = Family {
+    model_type: "gpt_oss",
+    resolve,
+    harmless: &["output_router_logits", "router_aux_loss_coef", "experts_per_token", "initial_context_length"],
+};
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 201088, d_model: 2880, d_mlp: 2880, n_layers: 36, n_heads: 64, n_key_value_heads: Some(8), d_head: Some(64), n_context: 131072, eps: ("rms_norm_eps", 1e-5), theta: 150_000.0, ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 201088,
+    d_model: 2880,
+    d_mlp: 2880,
+    n_layers: 36,
+    n_heads: 64,
+    n_key_value_heads: Some(8),
+    d_head: Some(64),
+    n_context: 131072,
+    eps: ("rms_norm_eps", 1e-5),
+    theta: 150_000.0,
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

@@ -44,7 +44,9 @@ pub(super) fn gptj_like(raw: &RawConfig, family: &'static str, layout: Layout) -
     raw.must_be_off("add_cross_attention", "an encoder's writes are not part of this residual stream")?;
     let sizes = gpt2::sizes(raw, [4096, 28, 16, 50400, 2048])?;
     if raw.is_null("rotary_dim") {
-        return Err(raw.unsupported("rotary_dim", "without it the class makes angles for the whole width, not for a head"));
+        return Err(
+            raw.unsupported("rotary_dim", "without it the class makes angles for the whole width, not for a head")
+        );
     }
     let dim = raw.count("rotary_dim", 64, sizes.d_head)?;
     if dim % 2 != 0 {

@@ -2,12 +2,23 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Gating, Layout, limits, MlpKind, MlpNames, ModelConfig, RawConfig};
+use crate::config::{Gating, Layout, MlpKind, MlpNames, ModelConfig, RawConfig, limits};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family { model_type: "mixtral", resolve, harmless: &["output_router_logits", "router_aux_loss_coef", "router_jitter_noise"] };
+pub(super) const FAMILY: Family = Family {
+    model_type: "mixtral",
+    resolve,
+    harmless: &["output_router_logits", "router_aux_loss_coef", "router_jitter_noise"],
+};
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_mlp: 14336, n_key_value_heads: Some(8), n_context: 131072, eps: ("rms_norm_eps", 1e-5), theta: 1_000_000.0, ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_mlp: 14336,
+    n_key_value_heads: Some(8),
+    n_context: 131072,
+    eps: ("rms_norm_eps", 1e-5),
+    theta: 1_000_000.0,
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

@@ -83,9 +83,30 @@ pub(super) const ALL: &[Family] = &[
 /// Models whose residual stream is not the sum of what their components wrote, and why.
 const NOT_ADDITIVE: &[(&[&str], &str)] = &[
     (&["openai-gpt", "xlnet"], "the norm after each addition rescales all that was written before it (post-LN)"),
-    (&["bert", "roberta", "distilbert", "albert", "electra", "deberta", "deberta-v2"], "post-LN: the norm after each addition rescales all that was written before it; and it is no causal decoder"),
-    (&["t5", "mt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "whisper"], "an encoder and a decoder do not share one residual stream"),
-    (&["mamba", "mamba2", "falcon_mamba", "jamba", "zamba", "zamba2", "bamba", "rwkv", "rwkv5", "recurrent_gemma", "xlstm"], "state-space and recurrent blocks have no heads that write to the stream"),
+    (
+        &["bert", "roberta", "distilbert", "albert", "electra", "deberta", "deberta-v2"],
+        "post-LN: the norm after each addition rescales all that was written before it; and it is no causal decoder",
+    ),
+    (
+        &["t5", "mt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "whisper"],
+        "an encoder and a decoder do not share one residual stream",
+    ),
+    (
+        &[
+            "mamba",
+            "mamba2",
+            "falcon_mamba",
+            "jamba",
+            "zamba",
+            "zamba2",
+            "bamba",
+            "rwkv",
+            "rwkv5",
+            "recurrent_gemma",
+            "xlstm",
+        ],
+        "state-space and recurrent blocks have no heads that write to the stream",
+    ),
 ];
 
 /// The family of a `model_type`.

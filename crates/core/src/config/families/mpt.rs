@@ -2,9 +2,7 @@
 
 use super::Family;
 use crate::config::common::head_width;
-use crate::config::{
-    AlibiZero, Layout, MlpNames, ModelConfig, Norm, Positions, Qkv, RawConfig, Sizes, limits,
-};
+use crate::config::{Alibi, AlibiZero, Layout, MlpNames, ModelConfig, Norm, Positions, Qkv, RawConfig, Sizes, limits};
 use crate::error::Result;
 use crate::ops::Activation;
 
@@ -19,6 +17,7 @@ pub(super) const FAMILY: Family = Family {
         "alibi", // always on in the class
         "emb_pdrop",
         "embedding_fraction",
+        "expansion_ratio", // read by no class
         "fc_type",
         "init_config",
         "init_device",
@@ -60,24 +59,26 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         n_key_value_heads: n_heads,
         d_model,
         d_head,
-        d_mlp: d_model * raw.count("expansion_ratio", 4, 64)?,
+        d_mlp: 4 * d_model, // fixed in the class
         d_vocab: raw.count("vocab_size", 50368, limits::VOCABULARY)?,
         n_context: raw.count("max_seq_len", 2048, limits::CONTEXT)?,
     };
     let attention = raw.object("attn_config")?;
     let attention = attention.as_deref();
-    let mut bias_max = 8.0;
     let mut scale = (d_head as f64).powf(-0.5);
     let mut clip_qkv = None;
     if let Some(a) = attention {
         a.must_be_off("prefix_lm", "only causal attention is implemented")?;
         a.must_be_off("qk_ln", "the transformers class does not read it")?;
-        bias_max = a.positive("alibi_bias_max", bias_max)?;
+        if a.positive("alibi_bias_max", BIAS_MAX)? != BIAS_MAX {
+            return Err(a.unsupported("alibi_bias_max", "the transformers class takes 8 whatever it is"));
+        }
         scale = a.positive("softmax_scale", scale)?;
         clip_qkv = a.optional_positive("clip_qkv")?;
     }
     let norm = Norm { bias: false, ..Norm::layer(raw.positive("layer_norm_epsilon", 1e-5)?) };
-    let positions = Positions::Alibi { slopes: slopes(n_heads, bias_max), zero_at: AlibiZero::Last };
+    let alibi = Alibi { slopes: slopes(n_heads), zero_at: AlibiZero::Last, scale: 1.0, bf16: false };
+    let positions = Positions::Alibi(alibi);
     let mut config = ModelConfig::plain(FAMILY.model_type, sizes, norm, positions, Activation::Gelu, LAYOUT);
     config.attention_scale = vec![scale; n_layers];
     config.clip_qkv = clip_qkv;
@@ -86,10 +87,13 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     Ok(config)
 }
 
+/// The power of two of the last slope.
+const BIAS_MAX: f64 = 8.0;
+
 /// `build_mpt_alibi_tensor`: the slopes of the next power of two, for other numbers of heads every other one first.
-fn slopes(n_heads: usize, bias_max: f64) -> Vec<f64> {
+fn slopes(n_heads: usize) -> Vec<f64> {
     let n = n_heads.next_power_of_two();
-    let all: Vec<f64> = (1..=n).map(|i| 2f64.powf(-(i as f64) * bias_max / n as f64)).collect();
+    let all: Vec<f64> = (1..=n).map(|i| 2f64.powf(-(i as f64) * BIAS_MAX / n as f64)).collect();
     if n == n_heads {
         return all;
     }

@@ -2,7 +2,7 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Gain, Norm, NormKind, ModelConfig, RawConfig};
+use crate::config::{Biases, Gain, ModelConfig, Norm, NormKind, RawConfig};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "olmo", resolve, harmless: &["rms_norm_eps"] };

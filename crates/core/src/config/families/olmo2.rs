@@ -2,7 +2,7 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Layout, QkNorm, QkSpan, ModelConfig, RawConfig};
+use crate::config::{Biases, Layout, ModelConfig, QkNorm, QkSpan, RawConfig};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "olmo2", resolve, harmless: &[] };

@@ -2,12 +2,13 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like, windows};
-use crate::config::{limits, rope, ModelConfig, RawConfig};
+use crate::config::{ModelConfig, RawConfig, limits, rope};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "olmo3", resolve, harmless: &[] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 50304, eps: ("rms_norm_eps", 1e-5), theta: 500_000.0, ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults =
+    LlamaDefaults { d_vocab: 50304, eps: ("rms_norm_eps", 1e-5), theta: 500_000.0, ..LlamaDefaults::LLAMA };
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

@@ -2,15 +2,13 @@
 
 use super::{Family, gpt2, not_additive};
 use crate::config::common::{activation, head_width};
-use crate::config::{
-    Biases, Gain, Layout, MlpNames, ModelConfig, Norm, Positions, Qkv, RawConfig, Sizes, limits,
-};
+use crate::config::{Biases, Gain, Layout, MlpNames, ModelConfig, Norm, Positions, Qkv, RawConfig, Sizes, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family {
     model_type: "opt",
     resolve,
-    harmless: &["attention_dropout", "dropout", "activation_dropout", "layerdrop", "init_std"],
+    harmless: &["attention_dropout", "dropout", "activation_dropout", "layerdrop", "init_std", "intermediate_size"],
 };
 
 const LAYOUT: Layout = Layout {
@@ -30,10 +28,18 @@ const LAYOUT: Layout = Layout {
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let d_model = raw.count("hidden_size", 768, limits::D_MODEL)?;
     if !raw.flag("do_layer_norm_before", true)? {
-        return Err(not_additive(raw, "do_layer_norm_before", "the norm after each addition rescales all that was written before it (post-LN)"));
+        return Err(not_additive(
+            raw,
+            "do_layer_norm_before",
+            "the norm after each addition rescales all that was written before it (post-LN)",
+        ));
     }
     if raw.count("word_embed_proj_dim", d_model, limits::D_MODEL)? != d_model {
-        return Err(not_additive(raw, "word_embed_proj_dim", "matrices stand between embedding, stream and unembedding"));
+        return Err(not_additive(
+            raw,
+            "word_embed_proj_dim",
+            "matrices stand between embedding, stream and unembedding",
+        ));
     }
     raw.must_be_off("_remove_final_layer_norm", "a model without a final norm is not implemented")?;
     let n_heads = raw.count("num_attention_heads", 12, limits::HEADS)?;

@@ -2,12 +2,19 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Layout, limits, MlpNames, Qkv, ModelConfig, RawConfig};
+use crate::config::{Layout, MlpNames, ModelConfig, Qkv, RawConfig, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "phi3", resolve, harmless: &["embd_pdrop", "resid_pdrop"] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 32064, d_model: 3072, d_mlp: 8192, n_context: 4096, eps: ("rms_norm_eps", 1e-5), ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 32064,
+    d_model: 3072,
+    d_mlp: 8192,
+    n_context: 4096,
+    eps: ("rms_norm_eps", 1e-5),
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

@@ -2,12 +2,13 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like, windows};
-use crate::config::{limits, ModelConfig, RawConfig};
+use crate::config::{ModelConfig, RawConfig, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "qwen2", resolve, harmless: &[] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 151936, d_mlp: 22016, n_context: 32768, ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults =
+    LlamaDefaults { d_vocab: 151936, d_mlp: 22016, n_context: 32768, ..LlamaDefaults::LLAMA };
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

@@ -2,12 +2,24 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Gating, Layout, limits, MlpKind, MlpNames, QkNorm, QkSpan, ModelConfig, RawConfig};
+use crate::config::{Biases, Gating, Layout, MlpKind, MlpNames, ModelConfig, QkNorm, QkSpan, RawConfig, limits};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family { model_type: "qwen3_moe", resolve, harmless: &["max_window_layers", "output_router_logits", "router_aux_loss_coef"] };
+pub(super) const FAMILY: Family = Family {
+    model_type: "qwen3_moe",
+    resolve,
+    harmless: &["max_window_layers", "output_router_logits", "router_aux_loss_coef"],
+};
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 151936, d_model: 2048, d_mlp: 6144, n_layers: 24, n_key_value_heads: Some(4), n_context: 32768, ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 151936,
+    d_model: 2048,
+    d_mlp: 6144,
+    n_layers: 24,
+    n_key_value_heads: Some(4),
+    n_context: 32768,
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

@@ -2,12 +2,21 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Norm, QkNorm, QkSpan, ModelConfig, RawConfig};
+use crate::config::{ModelConfig, Norm, QkNorm, QkSpan, RawConfig};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "stablelm", resolve, harmless: &[] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 50304, d_model: 2560, d_mlp: 6912, n_key_value_heads: Some(32), n_context: 4096, eps: ("layer_norm_eps", 1e-5), rotary_share: 0.25, ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 50304,
+    d_model: 2560,
+    d_mlp: 6912,
+    n_key_value_heads: Some(32),
+    n_context: 4096,
+    eps: ("layer_norm_eps", 1e-5),
+    rotary_share: 0.25,
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

@@ -2,12 +2,28 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Layout, limits, MlpKind, MlpNames, Norm, ModelConfig, RawConfig};
+use crate::config::{Biases, Layout, MlpKind, MlpNames, ModelConfig, Norm, RawConfig, limits};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family { model_type: "starcoder2", resolve, harmless: &["embedding_dropout", "residual_dropout", "mlp_type", "norm_type"] };
+pub(super) const FAMILY: Family = Family {
+    model_type: "starcoder2",
+    resolve,
+    harmless: &["embedding_dropout", "residual_dropout", "mlp_type", "norm_type"],
+};
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 49152, d_model: 3072, d_mlp: 12288, n_layers: 30, n_heads: 24, n_key_value_heads: Some(2), n_context: 4096, eps: ("norm_epsilon", 1e-5), tied: true, activation: ("hidden_act", "gelu_pytorch_tanh"), ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 49152,
+    d_model: 3072,
+    d_mlp: 12288,
+    n_layers: 30,
+    n_heads: 24,
+    n_key_value_heads: Some(2),
+    n_context: 4096,
+    eps: ("norm_epsilon", 1e-5),
+    tied: true,
+    activation: ("hidden_act", "gelu_pytorch_tanh"),
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

@@ -72,6 +72,8 @@ export interface NativeAttribution {
   targetWeights: Float64Array
   targetOffsets: Uint32Array
   targetMean: Float64Array
+  /** `measured` of the logits after the cap, [rows], for models that cap their logits */
+  afterCap?: Float32Array
   /** rows whose certificate does not hold */
   violations: number
 }

@@ -16,10 +16,7 @@ const checks = [
     process.execPath,
     [join(root, 'node_modules/prettier/bin/prettier.cjs'), '--check', 'src', 'test', 'bench', '.ci', 'crates/napi/build.mjs'],
   ],
-  [
-    join(tools, 'node_modules/.bin/oxlint'),
-    ['--config', join(tools, 'oxlint.json'), '--deny-warnings', 'src', 'test', 'bench', '.ci', 'crates/napi'],
-  ],
+  [join(tools, 'node_modules/.bin/oxlint'), ['--deny-warnings', 'src', 'test', 'bench', '.ci', 'crates/napi']],
 ]
 
 function run(command, args) {

@@ -1,7 +1,7 @@
 import { invalidArgument, unknownName } from './errors.js'
 import { type ComponentMean, componentMeans, type MeanOptions } from './mean.js'
 import type { NativeAttribution, NativeComponent } from './native.js'
-import { checkKeys, wholeNumber } from './options.js'
+import { checkKeys, index, wholeNumber } from './options.js'
 import type { ResolvedTarget } from './targets.js'
 
 /** What a column can be. */
@@ -45,6 +45,8 @@ export class Attribution {
   readonly total: Float32Array
   /** The same quantity by the forward pass's own final norm and unembedding, [rows]. */
   readonly measured: Float32Array
+  /** `measured` of the logits after the cap, [rows]; only for models that cap them. NaN with `against: 'mean'`. */
+  readonly measuredAfterCap: Float32Array | undefined
   /** total − measured, [rows]. */
   readonly residual: Float32Array
   /** How large |residual| may be: 1e-5 (1 + Σ |attributions of heads, biases and MLPs|), [rows]. */
@@ -73,6 +75,7 @@ export class Attribution {
     this.constant = part(0)
     this.total = part(1)
     this.measured = part(2)
+    this.measuredAfterCap = native.afterCap
     this.residual = part(3)
     this.tolerance = part(4)
     this.certified = hasNorm && native.violations === 0
@@ -84,14 +87,13 @@ export class Attribution {
   /** The ids of a prompt as they were run, BOS included. */
   ids(prompt: number): Uint32Array {
     const { ids, idOffsets } = this.#native
-    const i = wholeNumber('prompt', prompt, 0, idOffsets.length - 2) ?? 0
+    const i = index('prompt', prompt, idOffsets.length - 1)
     return ids.subarray(idOffsets[i], idOffsets[i + 1])
   }
 
   /** One row. */
   row(i: number): AttributionRow {
-    wholeNumber('row', i, 0, this.rows.prompt.length - 1)
-    return new AttributionRow(this, i, this.#columns)
+    return new AttributionRow(this, index('row', i, this.rows.prompt.length), this.#columns)
   }
 
   /**
@@ -169,7 +171,7 @@ export class AttributionRow {
   }
 
   #ranked(order: (a: Share, b: Share) => number, k: number): Share[] {
-    wholeNumber('k', k, 0, Number.MAX_SAFE_INTEGER)
+    index('k', k, Number.MAX_SAFE_INTEGER)
     const all = this.values.reduce((sum, value) => sum + Math.abs(value), 0)
     const shares = Array.from(this.values, (value, i) => {
       return { label: this.#labels[i] ?? '', value, share: all === 0 ? 0 : Math.abs(value) / all }

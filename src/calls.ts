@@ -38,14 +38,18 @@ export async function call<T>(
   let latest = { done: 0, total: 0 }
   let settled = false
   let failure: { error: unknown } | undefined
+  const fail = (error: unknown) => {
+    failure ??= { error }
+    cancel.cancel()
+  }
   const report: Report = (done, total) => {
     if (settled || failure) return
     latest = { done, total }
     try {
-      onProgress?.(latest)
+      const returned: unknown = onProgress?.(latest)
+      if (returned instanceof Promise) returned.catch(fail) // an async callback that fails must not end the process
     } catch (error) {
-      failure = { error }
-      cancel.cancel()
+      fail(error)
     }
   }
   try {

@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url'
-import { Attribution } from './attribution.js'
+import { Attribution, type Component } from './attribution.js'
 import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
 import { invalidArgument, native, PrismError } from './errors.js'
 import { loadModel, type NativeCall, type NativeModel, type NativeObservation, type NativePositions } from './native.js'
@@ -23,6 +23,39 @@ export interface LoadOptions extends CallOptions {
   readonly allowUnknownConfig?: boolean
 }
 
+/** A norm: (x − mean) / s for `layerNorm`, x / s for `rmsNorm`, times γ, plus β if it has a bias. */
+export interface Norm {
+  readonly kind: 'layerNorm' | 'rmsNorm'
+  readonly eps: number
+  /** γ is the stored weight, 1 + weight, or 1. */
+  readonly gain: 'weight' | 'onePlusWeight' | 'none'
+  readonly bias: boolean
+}
+
+/** How a model knows positions. */
+export type Positions =
+  | { readonly kind: 'learned'; readonly offset: number }
+  | { readonly kind: 'rotary'; readonly layers: readonly (Rotary | null)[] }
+  | {
+      readonly kind: 'alibi'
+      readonly slopes: readonly number[]
+      readonly zeroAt: 'first' | 'last'
+      readonly scale: number
+      readonly bf16: boolean
+    }
+
+/** Rotary positions of one layer; `null` in their place: a layer without positions. */
+export interface Rotary {
+  /** The first `dim` numbers of a head turn. */
+  readonly dim: number
+  readonly theta: number
+  readonly style: 'halves' | 'pairs'
+  readonly scaling: {
+    readonly kind: 'default' | 'linear' | 'dynamic' | 'llama3' | 'yarn' | 'longRope'
+    readonly [constant: string]: unknown
+  }
+}
+
 /** A resolved `config.json`: sizes and what is special, no option left open. */
 export interface ModelConfig {
   /** Hugging Face `model_type`. */
@@ -41,11 +74,47 @@ export interface ModelConfig {
   readonly dVocab: number
   /** Longest prompt, in tokens. */
   readonly nContext: number
-  readonly norm: { readonly kind: 'layerNorm'; readonly eps: number }
-  readonly positions: { readonly kind: 'learned' }
+  /** What the token embedding is multiplied with. */
+  readonly embedScale: number
+  readonly positions: Positions
+  /** The norms of the residual stream. */
+  readonly norm: Norm
+  /** Whether attention and MLP of a block read the same stream and are added together. */
+  readonly parallel: boolean
+  /** A norm of queries and keys, before the rotation. */
+  readonly qkNorm: { readonly norm: Norm; readonly span: 'head' | 'headOwnGain' | 'headSplitGain' | 'allHeads' } | null
+  /** Queries, keys and values are cut to ± this. */
+  readonly clipQkv: number | null
   /** What scores are multiplied with, per layer. */
   readonly attentionScale: readonly number[]
+  /** Scores go through cap · tanh(score / cap). */
+  readonly scoreCap: number | null
+  /** Per layer: a query sees its own position and the window − 1 before it; `null`: all before it. */
+  readonly windows: readonly (number | null)[]
+  /** Whether heads have a learned score that takes part in the softmax and moves no value. */
+  readonly attentionSinks: boolean
+  readonly mlp:
+    | { readonly kind: 'plain' | 'gated' }
+    | {
+        readonly kind: 'experts'
+        readonly nExperts: number
+        readonly topK: number
+        readonly gating: 'softmax' | 'softmaxOfChosen'
+        readonly swiglu: { readonly alpha: number; readonly limit: number } | null
+      }
+  /** Layers without experts, in a model that has them. */
+  readonly denseLayers: readonly number[]
+  /** Hidden width of the MLP of `denseLayers`. */
+  readonly dMlpDense: number
   readonly activation: string
+  /** Which linear layers have a bias. */
+  readonly biases: Readonly<Record<'qkv' | 'attnOut' | 'mlp' | 'router' | 'unembed', boolean>>
+  /** What attention and MLP write is multiplied with this. */
+  readonly residualMultiplier: number
+  /** κ: what logits are multiplied with. */
+  readonly logitScale: number
+  /** Logits go through cap · tanh(logit / cap). */
+  readonly logitCap: number | null
   /** Whether the unembedding is the transposed token embedding. */
   readonly tiedEmbeddings: boolean
   readonly bosToken: number | null
@@ -109,8 +178,9 @@ export class Model implements AsyncDisposable {
    */
   static async load(path: string | URL, options: LoadOptions = {}): Promise<Model> {
     checkKeys('load', options, LOAD_OPTIONS)
-    const directory = path instanceof URL ? fileURLToPath(path) : path
-    if (typeof directory !== 'string' || directory === '') throw invalidArgument('path', path, 'the path of a directory')
+    const directory = path instanceof URL && path.protocol === 'file:' ? fileURLToPath(path) : path
+    if (typeof directory !== 'string' || directory === '')
+      throw invalidArgument('path', String(path), 'the path of a directory, or its file: URL')
     checkDevice(options.device, options.dtype)
     const allowed = {
       allowCustomRegex: optionalFlag('allowCustomRegex', options.allowCustomRegex) ?? false,
@@ -167,6 +237,11 @@ export class Model implements AsyncDisposable {
     return this.#fingerprint
   }
 
+  /** What the columns of a result are. */
+  components(unit: 'layer' | 'head' = 'head'): Component[] {
+    return native(() => this.#native.components(oneOf('unit', unit, ['layer', 'head'], 'head'))) as Component[]
+  }
+
   /** Bytes of the weights as they are held. */
   get weightBytes(): number {
     return native(() => this.#native.weightBytes())
@@ -193,9 +268,9 @@ function nativeCall(prompts: unknown, targets: unknown, options: AttributeOption
   const prependBos = optionalFlag('prependBos', options.prependBos)
   const batchTokens = wholeNumber('batchTokens', options.batchTokens, 1, 2 ** 32 - 1)
   return {
-    prompts: prompts.map(nativePrompt),
+    prompts: Array.from(prompts, nativePrompt),
     targets: nativeTargets(targets),
-    positions: nativePositions(options.position ?? 'last'),
+    positions: nativePositions(options.position === undefined ? 'last' : options.position),
     unit: oneOf('unit', options.unit, ['layer', 'head'], 'head'),
     onViolation: oneOf('onViolation', options.onViolation, ['throw', 'warn'], 'throw'),
     ...(options.norm === undefined ? {} : { norm: oneOf('norm', options.norm, ['frozen', 'none'], 'frozen') }),
@@ -205,14 +280,14 @@ function nativeCall(prompts: unknown, targets: unknown, options: AttributeOption
 }
 
 function nativePositions(position: unknown): NativePositions {
-  const isList = (list: unknown): list is number[] => Array.isArray(list) && list.every(Number.isSafeInteger)
+  const isList = (list: unknown): list is number[] => Array.isArray(list) && Array.from(list).every(Number.isSafeInteger)
   if (position === 'last' || position === 'all') return { name: position }
   if (Number.isSafeInteger(position)) return { of: [position as number] }
   if (isList(position)) return { of: position }
   if (typeof position === 'object' && position !== null && !Array.isArray(position)) {
     checkKeys('position', position, ['perPrompt'])
     const { perPrompt } = position as { perPrompt?: unknown }
-    if (Array.isArray(perPrompt) && perPrompt.every(isList)) return { perPrompt }
+    if (Array.isArray(perPrompt) && Array.from(perPrompt).every(isList)) return { perPrompt }
   }
   throw invalidArgument('position', position, "'last', 'all', a position, a list of positions, or { perPrompt: a list of lists }")
 }

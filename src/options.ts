@@ -22,6 +22,13 @@ export function wholeNumber(argument: string, value: unknown, from: number, to: 
   throw invalidArgument(argument, value, `a whole number from ${from} to ${to}`)
 }
 
+/** The index of one of `length` things. */
+export function index(argument: string, value: unknown, length: number): number {
+  const found = value === undefined ? Number.NaN : value
+  if (Number.isInteger(found) && (found as number) >= 0 && (found as number) < length) return found as number
+  throw invalidArgument(argument, value, length === 0 ? 'nothing: there are none' : `a whole number from 0 to ${length - 1}`)
+}
+
 /** `true`, `false` or nothing. */
 export function optionalFlag(argument: string, value: unknown): boolean | undefined {
   if (value === undefined || typeof value === 'boolean') return value

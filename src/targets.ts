@@ -26,7 +26,7 @@ export type ResolvedTarget =
 
 /** Targets as the addon takes them: one for all prompts, or one per prompt. */
 export function nativeTargets(targets: unknown): NativeTarget[] {
-  if (Array.isArray(targets)) return targets.map((target, i) => nativeTarget(`targets[${i}]`, target))
+  if (Array.isArray(targets)) return Array.from(targets, (target, i) => nativeTarget(`targets[${i}]`, target))
   return [nativeTarget('targets', targets)]
 }
 
@@ -50,7 +50,8 @@ function nativeTarget(name: string, target: unknown): NativeTarget {
 
 function nativeWeights(name: string, weights: unknown): NativeTarget {
   const isPair = (pair: unknown) => Array.isArray(pair) && pair.length === 2 && typeof pair[1] === 'number'
-  if (!Array.isArray(weights) || !weights.every(isPair)) throw invalidArgument(name, weights, 'a list of [token, weight]')
+  if (!Array.isArray(weights) || !Array.from(weights).every(isPair))
+    throw invalidArgument(name, weights, 'a list of [token, weight]')
   const pairs = weights as [unknown, number][]
   return {
     tokens: nativeTokens(

@@ -1,5 +1,6 @@
 import { invalidArgument, native } from './errors.js'
 import type { NativeModel } from './native.js'
+import { checkKeys, optionalFlag } from './options.js'
 
 /** Text, tokenised as the checkpoint's tokenizer does it, or token ids, run verbatim. */
 export type Prompt = string | readonly number[] | Uint32Array
@@ -23,7 +24,9 @@ export class Tokenizer {
    * @throws {PrismError} `TOKENIZER_INVALID`, `INVALID_ARGUMENT`, `CLOSED`
    */
   encode(text: string, options: { readonly prependBos?: boolean } = {}): Uint32Array {
-    return native(() => this.#model.encode(asText('text', text), options.prependBos))
+    checkKeys('encode', options, ['prependBos'])
+    const prependBos = optionalFlag('prependBos', options.prependBos)
+    return native(() => this.#model.encode(asText('text', text), prependBos))
   }
 
   /**
@@ -60,7 +63,7 @@ export function nativePrompt(prompt: unknown, index: number): string | Uint32Arr
 
 /** @internal A token, or a non-empty list of tokens, as the addon takes them. */
 export function nativeTokens(argument: string, tokens: unknown): (number | string)[] {
-  return (Array.isArray(tokens) ? tokens : [tokens]).map((token: unknown) => {
+  return Array.from(Array.isArray(tokens) ? tokens : [tokens], (token: unknown) => {
     if (typeof token === 'string' || isId(token)) return token
     throw invalidArgument(argument, token, 'a token: an id or a text')
   })
@@ -68,8 +71,9 @@ export function nativeTokens(argument: string, tokens: unknown): (number | strin
 
 function asIds(argument: string, ids: unknown): Uint32Array {
   if (ids instanceof Uint32Array) return ids
-  if (Array.isArray(ids) && ids.every(isId)) return Uint32Array.from(ids)
-  throw invalidArgument(argument, Array.isArray(ids) ? ids.find((id) => !isId(id)) : ids, 'token ids: whole numbers from 0 on')
+  const list: unknown[] | undefined = Array.isArray(ids) ? Array.from(ids) : undefined // a hole becomes undefined, and is refused
+  if (list?.every(isId)) return Uint32Array.from(list)
+  throw invalidArgument(argument, list ? list.find((id) => !isId(id)) : ids, 'token ids: whole numbers from 0 on')
 }
 
 function asText(argument: string, text: unknown): string {

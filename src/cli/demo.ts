@@ -21,20 +21,21 @@ export async function runDemo(options: CommonOptions, signal: AbortSignal): Prom
   const pattern = `blocks.${layer}.attn.hook_pattern`
   const seen = await model.observe(PROMPT, [pattern])
 
-  const lines = ['', `  ${screen.dim('model ')}  ${modelLine(model, undefined)}`, `  ${screen.dim('prompt')}  ${PROMPT} …`]
-  lines.push(`  ${screen.dim('says  ')}  ${predictions(model, seen.logits, 3)}`, '')
-  lines.push(
-    `  Which components decide ${screen.bold('" Mary" over " John"')}? Each adds its number to the difference of the two logits:`,
-    '',
-  )
-  lines.push(...attributionTable(result.row(0), 8, result.certified, screen), '')
+  const lines = ['']
+  const say = (text: string, indent = '  ') => {
+    lines.push(
+      ...wrap(text, Math.min(screen.columns, 100) - indent.length - 2).map((line, i) => `${i === 0 ? '  ' : indent}${line}`),
+    )
+  }
+  say(`model   ${modelLine(model, undefined)}`, '          ')
+  say(`prompt  ${PROMPT} …`, '          ')
+  say(`says    ${predictions(model, seen.logits, 3)}`, '          ')
+  lines.push('')
+  say('Which components decide " Mary" over " John"? Each adds its number to the difference of the two logits:')
+  lines.push('', ...attributionTable(result.row(0), 8, result.certified, screen), '')
   const row = lastQuery(seen.tensors[0]?.data ?? new Float32Array(), seen.ids.length, head)
-  lines.push(
-    `  Where ${screen.bold(best)}, the head that adds most, looks from the last token:`,
-    '',
-    ...looks(model, result, row, screen),
-    '',
-  )
+  say(`Where ${best}, the head that adds most, looks from the last token:`)
+  lines.push('', ...looks(model, result, row, screen), '')
   for (const paragraph of MEANING) lines.push(...wrap(paragraph, Math.min(screen.columns, 100) - 4).map((line) => `  ${line}`), '')
   lines.push('  Next, ask the same of a fact, layer by layer:', '', `    ${screen.cyan(NEXT)}`, '')
   process.stdout.write(`${lines.join('\n')}\n`)
@@ -70,6 +71,6 @@ function looks(model: Model, result: Attribution, weights: Float32Array, screen:
   const ranked = Array.from(weights, (weight, position) => ({ weight, position })).sort((a, b) => b.weight - a.weight)
   return ranked.slice(0, 3).map(({ weight, position }) => {
     const token = quoted(tokenText(model, ids[position] ?? 0)).padEnd(10)
-    return `    ${token} position ${String(position).padStart(2)}  ${percent(weight)}  ${screen.cyan('█'.repeat(Math.round(weight * 30)))}`.trimEnd()
+    return `    ${token} position ${String(position).padStart(2)}  ${percent(weight)}  ${screen.cyan('█'.repeat(Math.round(weight * Math.max(8, Math.min(30, screen.columns - 46)))))}`.trimEnd()
   })
 }

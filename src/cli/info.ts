@@ -1,5 +1,6 @@
 // logit-prism info: what a model is, and what it decomposes into.
-import type { Model } from '../model.js'
+import type { Component } from '../attribution.js'
+import type { Model, ModelConfig } from '../model.js'
 import { type CommonOptions, emit, openModel } from './session.js'
 import { terminal } from './terminal.js'
 
@@ -15,11 +16,15 @@ export async function runInfo(options: Options, signal: AbortSignal): Promise<vo
   await emit(text, options.out)
 }
 
+/** How many components, and of which kinds. */
+function summary(components: readonly Component[]) {
+  return { count: components.length, of: [...new Set(components.map(({ kind }) => kind))] }
+}
+
 type Info = Awaited<ReturnType<typeof describe>>
 
 async function describe(model: Model, path: string) {
   const { config } = model
-  const embeddings = config.positions.kind === 'learned' ? ['embed', 'pos_embed'] : ['embed']
   return {
     model: path,
     device: model.device,
@@ -28,8 +33,8 @@ async function describe(model: Model, path: string) {
     weightBytes: model.weightBytes,
     tokenizer: model.tokenizer !== undefined,
     components: {
-      head: { count: embeddings.length + config.nLayers * (config.nHeads + 2), of: [...embeddings, 'heads', 'attn_bias', 'mlp'] },
-      layer: { count: embeddings.length + config.nLayers * 2, of: [...embeddings, 'attn', 'mlp'] },
+      head: summary(model.components('head')),
+      layer: summary(model.components('layer')),
     },
     fingerprint: await model.fingerprint,
   }
@@ -50,9 +55,9 @@ function table(info: Info): string {
     ['size', `${number(info.parameters)} parameters, ${mebibytes} MiB in f32 on ${info.device}`],
     ['layers', `${c.nLayers}, d_model ${c.dModel}`],
     ['attention', `${heads} of d_head ${c.dHead}, ${scale}`],
-    ['mlp', `d_mlp ${c.dMlp}, ${c.activation}`],
-    ['norm', `layer norm before each sublayer, ε ${c.norm.eps}`],
-    ['positions', `learned, up to ${number(c.nContext)}`],
+    ['mlp', `${mlpText(c)}, ${c.activation}`],
+    ['norm', `${c.norm.kind === 'layerNorm' ? 'layer norm' : 'RMS norm'}, ε ${c.norm.eps}`],
+    ['positions', `${positionsText(c)}, up to ${number(c.nContext)}`],
     ['tokens', `${number(c.dVocab)}, unembedding ${c.tiedEmbeddings ? 'tied to the embedding' : 'of its own'}`],
     ['tokenizer', info.tokenizer ? 'yes' : 'none: prompts are token ids'],
     ['special', notes.length > 0 ? notes.join('; ') : 'nothing'],
@@ -61,4 +66,15 @@ function table(info: Info): string {
     ['sha256', info.fingerprint],
   ]
   return `\n${lines.map(([name, value]) => `  ${dim(name.padEnd(10))}  ${value}`).join('\n')}\n\n`
+}
+
+function mlpText({ mlp, dMlp }: ModelConfig): string {
+  if (mlp.kind === 'experts') return `${mlp.topK} of ${mlp.nExperts} experts of d_mlp ${dMlp}`
+  return `${mlp.kind}, d_mlp ${dMlp}`
+}
+
+function positionsText({ positions }: ModelConfig): string {
+  if (positions.kind !== 'rotary') return positions.kind === 'alibi' ? 'ALiBi' : 'learned'
+  const rotary = positions.layers.find((layer) => layer !== null)
+  return `rotary of ${rotary?.dim} per head, θ ${rotary?.theta}`
 }

@@ -7,7 +7,7 @@ export function attributionTable(row: AttributionRow, k: number, certified: bool
   const shown = row.byMagnitude(k)
   const rest = remainder(row, shown)
   const longest = Math.max(...shown.map(({ label }) => label.length), rest?.label.length ?? 0, 'component'.length)
-  const bars = barScale(shown, screen.columns - longest - 22)
+  const bars = barScale(shown, screen.columns - longest - 23)
   const line = ({ label, value, share }: Share, bar: string) => {
     return `  ${label.padEnd(longest)}  ${signed(value)}  ${percent(share)}  ${bar}`.trimEnd()
   }
@@ -30,7 +30,7 @@ function equation(row: AttributionRow, longest: number, certified: boolean, scre
   const line = (label: string, value: number, note: string) => `  ${label.padEnd(longest)}  ${signed(value)}${note && `  ${note}`}`
   const note = certified
     ? screen.green(`agrees within ${row.tolerance.toExponential(1)}: certified`)
-    : screen.dim('the norm is left out of the sum above: not certified')
+    : screen.dim('not certified: norm left out')
   return [
     screen.dim(`  ${'─'.repeat(longest + 10)}`),
     line('constant', row.constant, screen.dim('what no component writes')),
@@ -43,7 +43,7 @@ function equation(row: AttributionRow, longest: number, certified: boolean, scre
 function barScale(shares: Share[], width: number): (value: number) => string {
   const negative = Math.max(0, ...shares.map(({ value }) => -value))
   const positive = Math.max(0, ...shares.map(({ value }) => value))
-  const room = Math.max(8, Math.min(width, 60)) - 1
+  const room = Math.max(8, Math.min(width, 61)) - 2 // one for the axis, one because both sides are rounded
   const unit = negative + positive === 0 ? 0 : room / (negative + positive)
   const left = Math.round(negative * unit)
   return (value) => {

@@ -1,6 +1,6 @@
 //! How much memory can be taken, and how much a run will take: a refusal with both figures beats the kernel's killer.
 
-use crate::config::ModelConfig;
+use crate::config::{MlpKind, ModelConfig};
 use crate::error::{PrismError, Result};
 use std::fs::read_to_string;
 
@@ -22,14 +22,15 @@ pub fn check(purpose: &str, needed: u64, limit: Option<u64>) -> Result<()> {
 }
 
 /// Peak bytes of one forward pass over prompts of these lengths: the widest moment of a block (stream, norm, queries,
-/// keys, values and z of all rows; scores, pattern and one temporary of the longest prompt; or the MLP's two hidden
-/// layers), and what is kept per wanted row (z and MLP output of every layer).
+/// keys, values and z of all rows; scores, pattern and one temporary of the longest prompt; or the MLP's hidden
+/// layers, gate and up where it has them), and what is kept per wanted row (z and MLP output of every layer).
 pub fn forward(config: &ModelConfig, lengths: &[usize], kept_rows: usize) -> u64 {
     let rows: usize = lengths.iter().sum();
     let longest = lengths.iter().max().copied().unwrap_or(0);
     let (d, z) = (config.d_model, config.n_heads * config.d_head);
     let attention = rows * (4 * d + 6 * z) + 3 * config.n_heads * longest * longest;
-    let mlp = rows * (5 * d + 5 * config.d_mlp.max(config.d_mlp_dense));
+    let hidden = if config.mlp == MlpKind::Plain { 3 } else { 5 };
+    let mlp = rows * (5 * d + hidden * config.d_mlp.max(config.d_mlp_dense));
     let kept = kept_rows * (config.n_layers * (z + d) + 6 * d);
     4 * (attention.max(mlp) + kept) as u64
 }

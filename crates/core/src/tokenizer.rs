@@ -175,8 +175,12 @@ impl Tokenizer {
     /// Ids → text, special tokens included.
     ///
     /// # Errors
-    /// `TOKENIZER_INVALID` where the tokenizer fails.
+    /// `TOKEN_RANGE` for an id that the tokenizer does not have, `TOKENIZER_INVALID` where it fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        if let Some(id) = ids.iter().find(|id| self.inner.id_to_token(**id).is_none()) {
+            let d_vocab = self.inner.get_vocab_size(true);
+            return Err(PrismError::TokenRange { id: u64::from(*id), d_vocab });
+        }
         let decoded = fenced(|| self.inner.decode(ids, false)).unwrap_or_else(|panic| Err(panic.into()));
         decoded.map_err(|e| invalid(&self.path, format!("decoding failed ({e})"), "a tokenizer that decodes its ids"))
     }

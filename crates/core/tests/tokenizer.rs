@@ -149,7 +149,12 @@ fn a_token_is_what_the_text_becomes_behind_the_prompt() {
     not_one(tokenizer.token("Mary", &prompt), "behind the prompt", &["<unk>"], Some("\" Mary\""));
     not_one(tokenizer.token(" Mary gave", &prompt), "behind the prompt", &["Mary", "gave"], None);
     not_one(tokenizer.token("Mary gave", &prompt), "behind the prompt", &["<unk>", "gave"], None);
-    not_one(tokenizer.token(" zxqv", &prompt), "behind the prompt", &["<unk>"], None);
+    not_one(
+        tokenizer.token(" zxqv", &prompt),
+        "behind the prompt",
+        &["<unk>"],
+        Some("the vocabulary does not have it"),
+    );
     not_one(tokenizer.token("", &prompt), "behind the prompt", &[], None);
     // the unknown token itself may be meant
     let special = read(&words(&LIST, |json| json["added_tokens"] = object!([added(1, "<unk>")]))).unwrap();
@@ -161,7 +166,7 @@ fn behind_ids_a_token_stands_alone() {
     let tokenizer = read(&words(&LIST, |_| {})).unwrap();
     let ids = Prompt::Ids(vec![3, 5]);
     assert_eq!(tokenizer.token("Mary", &ids).unwrap(), 4);
-    not_one(tokenizer.token("zxqv", &ids), "by itself", &["<unk>"], None);
+    not_one(tokenizer.token("zxqv", &ids), "by itself", &["<unk>"], Some("the vocabulary does not have it"));
     not_one(tokenizer.token("John Mary", &ids), "by itself", &["John", "Mary"], None);
 }
 
@@ -176,7 +181,12 @@ fn the_unknown_token_may_be_named_by_its_id() {
     let tokenizer = read(&json).unwrap();
     assert_eq!(tokenizer.unknown(), Some(1));
     assert_eq!(tokenizer.token("c", &text("ab ")).unwrap(), 2);
-    not_one(tokenizer.token("z", &text("ab ")), "behind the prompt", &["<unk>"], None);
+    not_one(
+        tokenizer.token("z", &text("ab ")),
+        "behind the prompt",
+        &["<unk>"],
+        Some("the vocabulary does not have it"),
+    );
 }
 
 #[test]

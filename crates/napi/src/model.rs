@@ -76,7 +76,11 @@ impl NativeModel {
         let call = inputs::call(call);
         let control = Control::new(cancel, progress)?;
         let wrap: fn(_) -> NativeAttribution = outputs::attribution;
-        promise(env, move || control.run(|job| session.attribute(&call?, job)), wrap)
+        let work = move || {
+            let (ids, result) = control.run(|job| session.attribute(&call?, job))?;
+            Ok((ids, result, session.transformer.unembed.cap.is_some()))
+        };
+        promise(env, work, wrap)
     }
 
     /// Runs one prompt and returns the last logits and the values at some hook points.
@@ -150,14 +154,6 @@ impl NativeModel {
         self.with_tokenizer(env, |tokenizer| Ok(tokenizer.unknown()))
     }
 
-    /// Panics inside a job of this model.
-    #[cfg(feature = "test-panic")]
-    #[napi(ts_return_type = "Promise<void>")]
-    pub fn panic<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
-        let session = self.open(env)?;
-        promise(env, move || session.guarded(|| panic!("asked for by a test")), |()| ())
-    }
-
     /// Frees the model when the calls that are under way have ended. Later calls are refused.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn close<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
@@ -181,5 +177,16 @@ impl NativeModel {
 
     fn with_tokenizer<T>(&self, env: &Env, f: impl FnOnce(&Tokenizer) -> logit_prism_core::Result<T>) -> Result<T> {
         self.with(env, |session| f(session.tokenizer("this call")?))
+    }
+}
+
+#[cfg(feature = "test-panic")]
+#[napi]
+impl NativeModel {
+    /// Panics inside a job of this model.
+    #[napi(ts_return_type = "Promise<void>")]
+    pub fn panic<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let session = self.open(env)?;
+        promise(env, move || session.guarded(|| panic!("asked for by a test")), |()| ())
     }
 }

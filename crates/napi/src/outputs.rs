@@ -41,6 +41,8 @@ pub struct NativeAttribution {
     pub target_weights: Float64Array,
     pub target_offsets: Uint32Array,
     pub target_mean: Float64Array,
+    /// `measured` of the logits after the cap, [rows], for models that cap their logits
+    pub after_cap: Option<Float32Array>,
     /// rows whose certificate does not hold
     pub violations: u32,
 }
@@ -48,7 +50,7 @@ pub struct NativeAttribution {
 /// The numbers of a row that stand behind its values and constant.
 const NUMBERS: [fn(&Certificate) -> f64; 4] = [|c| c.total, |c| c.measured, Certificate::residual, |c| c.tolerance];
 
-pub fn attribution((ids, result): (Vec<Vec<u32>>, Attribution)) -> NativeAttribution {
+pub fn attribution((ids, result, capped): (Vec<Vec<u32>>, Attribution, bool)) -> NativeAttribution {
     let violations = result.certificates.iter().filter(|c| !c.holds()).count() as u32;
     let mut numbers = result.values;
     numbers.extend(result.constant.iter().map(|v| *v as f32));
@@ -74,6 +76,7 @@ pub fn attribution((ids, result): (Vec<Vec<u32>>, Attribution)) -> NativeAttribu
         target_weights: weights.into(),
         target_offsets: offsets.into(),
         target_mean: means.into(),
+        after_cap: capped.then(|| result.after_cap.iter().map(|v| *v as f32).collect::<Vec<_>>().into()),
         violations,
     }
 }

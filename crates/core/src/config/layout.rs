@@ -131,6 +131,6 @@ impl Layout {
                 .and_then(|l| l.parse().ok().filter(|n: &usize| n.to_string() == l))
                 .is_some_and(|l| l < n_layers),
         };
-        self.harmless.iter().any(|pattern| is(pattern))
+        self.harmless.iter().any(is)
     }
 }

@@ -208,8 +208,10 @@ impl ModelConfig {
         note(self.norm.gain == Gain::OnePlusWeight, "norms multiply by 1 + weight");
         note(self.norm.gain == Gain::None, "norms without weights");
         note(self.layout.embed_norm.is_some(), "norm of the embedding");
-        note(self.embed_scale != 1.0, &format!("embedding × {:.6}", self.embed_scale));
-        note(self.n_key_value_heads < self.n_heads, &format!("{} key-value heads", self.n_key_value_heads));
+        note(self.embed_scale != 1.0, &format!("embedding × {}", short(self.embed_scale)));
+        let plural = if self.n_key_value_heads == 1 { "" } else { "s" };
+        let shared = format!("{} key-value head{plural}", self.n_key_value_heads);
+        note(self.n_key_value_heads < self.n_heads, &shared);
         note(self.qk_norm.is_some(), "norm of queries and keys");
         note(self.clip_qkv.is_some(), "queries, keys and values clipped");
         note(matches!(self.positions, Positions::Alibi(_)), "ALiBi");
@@ -227,6 +229,9 @@ impl ModelConfig {
         note(self.score_cap.is_some(), "scores capped");
         let uneven = self.attention_scale.iter().any(|s| *s != self.attention_scale[0]);
         note(uneven, "attention scores divided by the layer's number");
+        let usual = (self.d_head as f64).powf(-0.5);
+        let unusual = !uneven && (self.attention_scale[0] - usual).abs() > 1e-12;
+        note(unusual, &format!("scores × {}, not 1/√d_head", short(self.attention_scale[0])));
         if let MlpKind::Experts { n_experts, top_k, .. } = self.mlp {
             note(true, &format!("{top_k} of {n_experts} experts"));
         }
@@ -236,6 +241,11 @@ impl ModelConfig {
         note(self.biases.unembed, "unembedding with a bias");
         notes
     }
+}
+
+/// At most six decimals, and no more than there are.
+fn short(x: f64) -> String {
+    format!("{x:.6}").trim_end_matches('0').trim_end_matches('.').to_string()
 }
 
 /// Upper limits of what a config may ask for; beyond them a file is not a model but an attack or a mistake.

@@ -51,7 +51,7 @@ fn read_from(
         return Err(raw.invalid("partial_rotary_factor", share, "a share of at most 1"));
     }
     let dim = (d_head as f64 * share) as usize;
-    if dim == 0 || dim % 2 != 0 {
+    if dim == 0 || !dim.is_multiple_of(2) {
         return Err(raw.invalid(
             "partial_rotary_factor",
             format!("{dim} of {d_head} numbers"),

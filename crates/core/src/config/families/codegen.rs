@@ -19,7 +19,7 @@ const LAYOUT: Layout = Layout {
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let config = gptj::gptj_like(raw, FAMILY.model_type, LAYOUT)?;
-    if config.n_heads % 4 != 0 {
+    if !config.n_heads.is_multiple_of(4) {
         return Err(raw.invalid("n_head", config.n_heads, "a multiple of 4, the blocks of the fused matrix"));
     }
     Ok(config)

@@ -49,7 +49,7 @@ pub(super) fn gptj_like(raw: &RawConfig, family: &'static str, layout: Layout) -
         );
     }
     let dim = raw.count("rotary_dim", 64, sizes.d_head)?;
-    if dim % 2 != 0 {
+    if !dim.is_multiple_of(2) {
         return Err(raw.invalid("rotary_dim", dim, "an even number"));
     }
     let rotary = Rotary { dim, theta: 10000.0, style: RotaryStyle::Pairs, scaling: RotaryScaling::Default };

@@ -30,6 +30,8 @@ export declare class NativeModel {
   components(unit: 'layer' | 'head'): Array<NativeComponent>
   /** Bytes of the weights as they are held. */
   weightBytes(): number
+  /** Peak bytes of one forward pass over a prompt of this many tokens, attributed at its last position. */
+  forwardBytes(tokens: number): number
   /** Attributes over a batch of prompts. */
   attribute(call: NativeCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeAttribution>
   /** Runs one prompt and returns the last logits and the values at some hook points. */

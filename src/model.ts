@@ -231,6 +231,11 @@ export class Model implements AsyncDisposable {
     return call({}, (cancel) => this.#native.observe(nativePrompt(prompt, 0), points, undefined, cancel))
   }
 
+  /** Peak bytes of the forward pass over `tokens` tokens of one prompt, besides the weights; each thread takes as much. */
+  forwardBytes(tokens: number): number {
+    return native(() => this.#native.forwardBytes(wholeNumber('tokens', tokens, 1, 2 ** 32 - 1) ?? 1))
+  }
+
   /** SHA-256 over config and weights as they lie on disk, in hex; computed the first time it is asked for. */
   get fingerprint(): Promise<string> {
     this.#fingerprint ??= call({}, () => this.#native.fingerprint())

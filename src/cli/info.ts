@@ -9,6 +9,9 @@ interface Options extends CommonOptions {
   readonly out?: string
 }
 
+/** Tokens that are computed together, unless a prompt alone is longer. */
+const CHUNK_TOKENS = 256
+
 export async function runInfo(options: Options, signal: AbortSignal): Promise<void> {
   await using model = await openModel(options, signal)
   const info = await describe(model, options.model ?? 'demo')
@@ -31,6 +34,7 @@ async function describe(model: Model, path: string) {
     config,
     parameters: model.weightBytes / 4,
     weightBytes: model.weightBytes,
+    forwardBytes: model.forwardBytes(CHUNK_TOKENS),
     tokenizer: model.tokenizer !== undefined,
     components: {
       head: summary(model.components('head')),
@@ -45,14 +49,15 @@ function table(info: Info): string {
   const { config: c } = info
   const number = (n: number) => n.toLocaleString('en')
   const heads = c.nKeyValueHeads === c.nHeads ? `${c.nHeads} heads` : `${c.nHeads} heads on ${c.nKeyValueHeads} key-value heads`
-  const mebibytes = (info.weightBytes / 2 ** 20).toFixed(1)
+  const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
   const scale =
     new Set(c.attentionScale).size === 1 ? `scores × ${Number(c.attentionScale[0]?.toPrecision(6))}` : 'scores scaled by layer'
   const notes = [...c.notes, ...c.unknownKeys.map((key) => `accepted without being known: ${key}`)]
   const lines: [string, string][] = [
     ['model', bold(info.model)],
     ['family', c.family],
-    ['size', `${number(info.parameters)} parameters, ${mebibytes} MiB in f32 on ${info.device}`],
+    ['size', `${number(info.parameters)} parameters in f32 on ${info.device}`],
+    ['memory', `${mebibytes(info.weightBytes)}, and about ${mebibytes(info.forwardBytes)} per thread for ${CHUNK_TOKENS} tokens`],
     ['layers', `${c.nLayers}, d_model ${c.dModel}`],
     ['attention', `${heads} of d_head ${c.dHead}, ${scale}`],
     ['mlp', `${mlpText(c)}, ${c.activation}`],

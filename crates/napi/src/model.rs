@@ -63,6 +63,13 @@ impl NativeModel {
         self.with(env, |session| Ok(session.weight_bytes as f64))
     }
 
+    /// Peak bytes of one forward pass over a prompt of this many tokens, attributed at its last position.
+    #[napi]
+    pub fn forward_bytes(&self, env: &Env, tokens: u32) -> Result<f64> {
+        let bytes = |config: &ModelConfig| logit_prism_core::memory::forward(config, &[tokens as usize], 1) as f64;
+        self.with(env, |session| Ok(bytes(&session.transformer.config)))
+    }
+
     /// Attributes over a batch of prompts.
     #[napi(ts_return_type = "Promise<NativeAttribution>")]
     pub fn attribute<'env>(

@@ -54,6 +54,7 @@ pub(super) const HARMLESS: &[&str] = &[
     "output_scores",
     "pad_token_id",
     "prefix",
+    "pretraining_tp", // how a matrix product is cut, not what it is
     "problem_type",
     "remove_invalid_values",
     "repetition_penalty",

@@ -60,7 +60,10 @@ fn read_from(
     }
     let scaling = match parameters {
         Some(p) => scaling(raw, p, dim, n_context)?,
-        None => RotaryScaling::Default,
+        None => {
+            raw.ignore(&["original_max_position_embeddings"]); // of a scaling that there is not
+            RotaryScaling::Default
+        }
     };
     Ok(Rotary { dim, theta, style: defaults.style, scaling })
 }

@@ -12,6 +12,7 @@ const DEFAULTS: LlamaDefaults =
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    raw.must_be_off("use_mrope", "rotary positions of several axes are for images")?;
     config.biases.qkv = true;
     let window = window(raw)?;
     let first = raw.count_from_0("max_window_layers", 28, limits::LAYERS)?;

@@ -8,7 +8,15 @@ use crate::error::Result;
 pub(super) const FAMILY: Family = Family {
     model_type: "starcoder2",
     resolve,
-    harmless: &["embedding_dropout", "residual_dropout", "mlp_type", "norm_type"],
+    harmless: &[
+        "attention_softmax_in_fp32",
+        "scale_attention_softmax_in_fp32",
+        "scale_attn_weights",
+        "embedding_dropout",
+        "residual_dropout",
+        "mlp_type",
+        "norm_type",
+    ],
 };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults {

@@ -49,7 +49,7 @@ export class Attribution {
   readonly measuredAfterCap: Float32Array | undefined
   /** total − measured, [rows]. */
   readonly residual: Float32Array
-  /** How large |residual| may be: 1e-5 (1 + Σ |attributions of heads, biases and MLPs|), [rows]. */
+  /** How large |residual| may be: 1e-5 (1 + Σ |attributions|), heads one by one whatever the unit, [rows]. */
   readonly tolerance: Float32Array
   /** Whether every row's certificate holds; always false with `norm: 'none'`, which has none. */
   readonly certified: boolean
@@ -121,6 +121,8 @@ export class AttributionRow {
   readonly constant: number
   readonly total: number
   readonly measured: number
+  /** Only for models that cap their logits. */
+  readonly measuredAfterCap: number | undefined
   readonly residual: number
   readonly tolerance: number
   readonly target: ResolvedTarget
@@ -137,6 +139,7 @@ export class AttributionRow {
     this.constant = at(result.constant)
     this.total = at(result.total)
     this.measured = at(result.measured)
+    this.measuredAfterCap = result.measuredAfterCap && at(result.measuredAfterCap)
     this.residual = at(result.residual)
     this.tolerance = at(result.tolerance)
     this.target = result.targets[i] ?? { tokens: [], mean: 0 }

@@ -33,7 +33,15 @@ export async function call<T>(
   if (signal?.aborted) throw aborted(signal)
 
   const cancel = new CancelHandle()
-  const abort = () => cancel.cancel()
+  // a call may wait behind others: the promise settles at once, the work stops when its turn comes
+  let abort = () => {}
+  const stopped = new Promise<never>((_, reject) => {
+    abort = () => {
+      cancel.cancel()
+      if (signal) reject(aborted(signal))
+    }
+  })
+  stopped.catch(() => {}) // nobody may be waiting any more
   signal?.addEventListener('abort', abort, { once: true })
   let latest = { done: 0, total: 0 }
   let settled = false
@@ -53,7 +61,9 @@ export async function call<T>(
     }
   }
   try {
-    const result = await start(cancel, onProgress && report)
+    const work = start(cancel, onProgress && report)
+    work.catch(() => {}) // it may fail after its caller has gone
+    const result = await Promise.race([work, stopped])
     // reports are dropped when they come too fast, and the last may come after the result
     if (latest.done < latest.total) report(latest.total, latest.total)
     if (!failure) return result

@@ -274,7 +274,7 @@ function nativeCall(prompts: unknown, targets: unknown, options: AttributeOption
   const batchTokens = wholeNumber('batchTokens', options.batchTokens, 1, 2 ** 32 - 1)
   return {
     prompts: Array.from(prompts, nativePrompt),
-    targets: nativeTargets(targets),
+    targets: nativeTargets(targets, prompts.length),
     positions: nativePositions(options.position === undefined ? 'last' : options.position),
     unit: oneOf('unit', options.unit, ['layer', 'head'], 'head'),
     onViolation: oneOf('onViolation', options.onViolation, ['throw', 'warn'], 'throw'),

@@ -25,7 +25,10 @@ export type ResolvedTarget =
   | { readonly direction: Float32Array }
 
 /** Targets as the addon takes them: one for all prompts, or one per prompt. */
-export function nativeTargets(targets: unknown): NativeTarget[] {
+export function nativeTargets(targets: unknown, prompts: number): NativeTarget[] {
+  if (Array.isArray(targets) && targets.length !== prompts) {
+    throw invalidArgument('targets', targets, `one target, or a list with one for each of the ${prompts} prompts`)
+  }
   if (Array.isArray(targets)) return Array.from(targets, (target, i) => nativeTarget(`targets[${i}]`, target))
   return [nativeTarget('targets', targets)]
 }

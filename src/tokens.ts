@@ -56,7 +56,7 @@ export class Tokenizer {
 
 /** @internal A prompt as the addon takes it. */
 export function nativePrompt(prompt: unknown, index: number): string | Uint32Array {
-  if (typeof prompt === 'string') return prompt
+  if (typeof prompt === 'string') return wellFormed(`prompt ${index}`, prompt)
   if (prompt instanceof Uint32Array || Array.isArray(prompt)) return asIds(`prompt ${index}`, prompt)
   throw invalidArgument(`prompt ${index}`, prompt, 'a text, or token ids (number[] or Uint32Array)')
 }
@@ -64,7 +64,8 @@ export function nativePrompt(prompt: unknown, index: number): string | Uint32Arr
 /** @internal A token, or a non-empty list of tokens, as the addon takes them. */
 export function nativeTokens(argument: string, tokens: unknown): (number | string)[] {
   return Array.from(Array.isArray(tokens) ? tokens : [tokens], (token: unknown) => {
-    if (typeof token === 'string' || isId(token)) return token
+    if (isId(token)) return token
+    if (typeof token === 'string') return wellFormed(argument, token)
     throw invalidArgument(argument, token, 'a token: an id or a text')
   })
 }
@@ -77,10 +78,16 @@ function asIds(argument: string, ids: unknown): Uint32Array {
 }
 
 function asText(argument: string, text: unknown): string {
-  if (typeof text === 'string') return text
+  if (typeof text === 'string') return wellFormed(argument, text)
   throw invalidArgument(argument, text, 'a text')
 }
 
 function isId(value: unknown): value is number {
   return Number.isInteger(value) && (value as number) >= 0 && (value as number) < 2 ** 32
+}
+
+/** Half of a character pair cannot be written in UTF-8: it would silently become another character. */
+function wellFormed(argument: string, text: string): string {
+  if (!/[\uD800-\uDBFF](?![\uDC00-\uDFFF])|(?<![\uD800-\uDBFF])[\uDC00-\uDFFF]/.test(text)) return text
+  throw invalidArgument(argument, text, 'well-formed Unicode: it holds half of a surrogate pair')
 }

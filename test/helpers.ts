@@ -61,7 +61,7 @@ export function byLayer(row: ReferenceRow): [string, number][] {
   return [['embed', row.embed], ['pos_embed', row.pos_embed], ...row.head.flatMap(layer)]
 }
 
-/** That numbers are the expected ones, within 1e-4 absolute + 1e-4 relative, as attribution.md §6 promises. */
+/** That numbers are the expected ones, within 1e-4 absolute + 1e-4 relative, as README promises. */
 export function expectClose(actual: ArrayLike<number>, expected: readonly number[], what = 'value'): void {
   expect(actual.length, `${what}: how many`).toBe(expected.length)
   expected.forEach((value, i) => {

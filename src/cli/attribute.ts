@@ -1,6 +1,6 @@
 // logit-prism attribute: one prompt, one target, the components that add to it.
+import { InvalidArgumentError } from 'commander'
 import type { Attribution, AttributionRow } from '../attribution.js'
-import { invalidArgument } from '../errors.js'
 import type { AttributeOptions, Model, Position } from '../model.js'
 import type { Target } from '../targets.js'
 import type { Prompt, Token } from '../tokens.js'
@@ -58,7 +58,7 @@ function parsePrompt(text: string, options: Options): Prompt {
 
 function parseId(what: string, text: string): number {
   if (/^\s*\d+\s*$/.test(text)) return Number(text)
-  throw invalidArgument(what, text, 'token ids separated by commas, as --ids says')
+  throw new InvalidArgumentError(`with --ids, ${what} is a token id, not '${text}'.`)
 }
 
 function parseTarget(options: Options): Target {
@@ -74,7 +74,7 @@ function parsePosition(text: string): Position {
   if (text === 'last' || text === 'all') return text
   const positions = text.split(',').map(Number)
   if (/^-?\d+(,-?\d+)*$/.test(text)) return positions
-  throw invalidArgument('--position', text, "'last', 'all', or whole numbers separated by commas")
+  throw new InvalidArgumentError(`--position is 'last', 'all', or whole numbers separated by commas, not '${text}'.`)
 }
 
 function noteUnknown(model: Model, result: Attribution, options: Options): void {
@@ -133,6 +133,7 @@ function json({ model, path, result, options }: Report): string {
     constant: row.constant,
     total: row.total,
     measured: row.measured,
+    ...(row.measuredAfterCap === undefined ? {} : { measuredAfterCap: row.measuredAfterCap }),
     residual: row.residual,
     tolerance: row.tolerance,
   }))
@@ -141,15 +142,16 @@ function json({ model, path, result, options }: Report): string {
   return `${JSON.stringify({ ...what, prompt, rows }, null, 2)}\n`
 }
 
-/** Tidy: a line per row and component; constant, total, measured and residual as kinds of their own. */
+/** Tidy: a line per row and component; the two sides of the certificate as kinds of their own. */
 function csv({ result }: Report): string {
   const lines = ['prompt,position,component,kind,layer,index,value']
   for (const row of rowsOf(result)) {
     result.components.forEach(({ label, kind, layer, index }, c) => {
       lines.push([row.prompt, row.position, label, kind, layer ?? '', index ?? '', row.values[c]].join(','))
     })
-    for (const kind of ['constant', 'total', 'measured', 'residual'] as const) {
-      lines.push([row.prompt, row.position, kind, kind, '', '', row[kind]].join(','))
+    const sides = { constant: row.constant, total: row.total, measured: row.measured, measured_after_cap: row.measuredAfterCap }
+    for (const [kind, value] of Object.entries({ ...sides, residual: row.residual, tolerance: row.tolerance })) {
+      if (value !== undefined) lines.push([row.prompt, row.position, kind, kind, '', '', value].join(','))
     }
   }
   return `${lines.join('\n')}\n`

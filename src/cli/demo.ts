@@ -31,7 +31,9 @@ export async function runDemo(options: CommonOptions, signal: AbortSignal): Prom
   say(`prompt  ${PROMPT} …`, '          ')
   say(`says    ${predictions(model, seen.logits, 3)}`, '          ')
   lines.push('')
-  say('Which components decide " Mary" over " John"? Each adds its number to the difference of the two logits:')
+  say(
+    'Which components decide " Mary" over " John"? Each adds its number to the difference of the two logits; share is its size among the sizes of all:',
+  )
   lines.push('', ...attributionTable(result.row(0), 8, result.certified, screen), '')
   const row = lastQuery(seen.tensors[0]?.data ?? new Float32Array(), seen.ids.length, head)
   say(`Where ${best}, the head that adds most, looks from the last token:`)
@@ -44,7 +46,7 @@ export async function runDemo(options: CommonOptions, signal: AbortSignal): Prom
 const MEANING = [
   'What this says: the components and the constant add up to the difference that the forward pass computed, and the certificate proves that. ' +
     'What it does not say: that a head is the cause. Attribution observes. A later component can erase what a head wrote, and a head that only feeds another shows next to nothing here; only an ablation or a patch can tell.',
-  'This model is a positive control: L3H0 and L3H1 were trained to attend to the name that is not repeated and to write it, so a correct tool must find them. See models/demo/README.md.',
+  'This model is a positive control: L3H0 and L3H1 were trained to attend to the name that is not repeated and to write it, so a correct tool must find them. See the card of the model, models/demo/README.md in the package.',
 ]
 
 const NEXT = 'npx logit-prism attribute "The Eiffel Tower is in the city of" --answer " Paris" --against " London" --unit layer'

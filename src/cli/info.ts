@@ -2,7 +2,7 @@
 import type { Component } from '../attribution.js'
 import type { Model, ModelConfig } from '../model.js'
 import { type CommonOptions, emit, openModel } from './session.js'
-import { terminal } from './terminal.js'
+import { terminal, wrap } from './terminal.js'
 
 interface Options extends CommonOptions {
   readonly format: 'table' | 'json'
@@ -45,7 +45,7 @@ async function describe(model: Model, path: string) {
 }
 
 function table(info: Info): string {
-  const { dim, bold } = terminal(process.stdout)
+  const { dim, bold, columns } = terminal(process.stdout)
   const { config: c } = info
   const number = (n: number) => n.toLocaleString('en')
   const heads = c.nKeyValueHeads === c.nHeads ? `${c.nHeads} heads` : `${c.nHeads} heads on ${c.nKeyValueHeads} key-value heads`
@@ -68,9 +68,12 @@ function table(info: Info): string {
     ['special', notes.length > 0 ? notes.join('; ') : 'nothing'],
     ['unit head', `${info.components.head.count} components: ${info.components.head.of.join(', ')}`],
     ['unit layer', `${info.components.layer.count} components: ${info.components.layer.of.join(', ')}`],
-    ['sha256', info.fingerprint],
+    ['fingerprint', info.fingerprint],
   ]
-  return `\n${lines.map(([name, value]) => `  ${dim(name.padEnd(10))}  ${value}`).join('\n')}\n\n`
+  const text = lines.flatMap(([name, value]) => {
+    return wrap(value, columns - 17).map((part, i) => `  ${dim((i === 0 ? name : '').padEnd(11))}  ${part}`)
+  })
+  return `\n${text.join('\n')}\n\n`
 }
 
 function mlpText({ mlp, dMlp }: ModelConfig): string {

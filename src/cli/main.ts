@@ -28,7 +28,7 @@ function program(): Command {
       'a token as it follows the prompt (often with a space in front: " Mary"), :predicted or :next',
       collect,
     )
-    .option('--against <token>', 'a token to compare with, or :mean, the mean over the vocabulary', collect)
+    .option('--against <token>', 'a token to compare with, or :mean, the mean over the vocabulary; repeat it for a mean', collect)
     .addOption(new Option('--unit <unit>', 'what the rows of the table are').choices(['layer', 'head']).default('head'))
     .option('--position <position>', "'last', 'all', or positions separated by commas; negative ones count from the end", 'last')
     .addOption(new Option('--norm <norm>', 'the final norm').choices(['frozen', 'none']).default('frozen'))
@@ -62,7 +62,16 @@ function common(command: Command): Command {
     command.name() === 'demo'
       ? command
       : command.option('--model <dir>', 'a checkpoint directory; the bundled demo model if not given')
-  return named.option('--threads <n>', 'threads to compute on', wholeNumber).option('--quiet', 'no progress and no notes on stderr')
+  const trusting = command.name() === 'demo' ? named : trust(named)
+  return trusting
+    .option('--threads <n>', 'threads to compute on', wholeNumber)
+    .option('--quiet', 'no progress and no notes on stderr')
+}
+
+function trust(command: Command): Command {
+  return command
+    .option('--allow-unknown-config', 'accept config keys that nobody here knows')
+    .option('--allow-custom-regex', 'accept tokenizer patterns that are not on the list of known ones')
 }
 
 function formatOption(formats: string[]): Option {
@@ -83,6 +92,7 @@ async function main(): Promise<number> {
     await program().parseAsync()
     return 0
   } catch (error) {
+    if (error instanceof InvalidArgumentError) process.stderr.write(`error: ${error.message}\n`) // found after parsing, so not printed yet
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2
     if (interrupt.signal.aborted) return 130
     const { red, bold } = terminal(process.stderr)

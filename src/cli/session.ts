@@ -9,6 +9,8 @@ export interface CommonOptions {
   readonly model?: string
   readonly threads?: number
   readonly quiet?: boolean
+  readonly allowUnknownConfig?: boolean
+  readonly allowCustomRegex?: boolean
 }
 
 /** Loads the model of a command, with a bar on stderr where somebody looks; says when it is the demo. */
@@ -17,6 +19,8 @@ export async function openModel(options: CommonOptions, signal: AbortSignal): Pr
   const loud = !options.quiet && screen.interactive
   const load = {
     signal,
+    allowUnknownConfig: options.allowUnknownConfig ?? false,
+    allowCustomRegex: options.allowCustomRegex ?? false,
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(loud ? { onProgress: ({ done, total }: { done: number; total: number }) => progressLine(done, total) } : {}),
   }

@@ -29,13 +29,16 @@ function remainder(row: AttributionRow, shown: Share[]): Share | undefined {
 function equation(row: AttributionRow, longest: number, certified: boolean, screen: Terminal): string[] {
   const line = (label: string, value: number, note: string) => `  ${label.padEnd(longest)}  ${signed(value)}${note && `  ${note}`}`
   const note = certified
-    ? screen.green(`agrees within ${row.tolerance.toExponential(1)}: certified`)
+    ? screen.green(`off by ${Math.abs(row.residual).toExponential(0)}, ${row.tolerance.toExponential(0)} allowed: certified`)
     : screen.dim('not certified: norm left out')
   return [
     screen.dim(`  ${'─'.repeat(longest + 10)}`),
     line('constant', row.constant, screen.dim('what no component writes')),
     screen.bold(line('total', row.total, '')),
     line('measured', row.measured, note),
+    ...(row.measuredAfterCap === undefined
+      ? []
+      : [line('after cap', row.measuredAfterCap, screen.dim('no sum: cap · tanh(logit / cap)'))]),
   ]
 }
 

@@ -100,11 +100,11 @@ test('--format csv: components and the constant add up to the total', async () =
   const rows = lines.map((line) => line.split(','))
   expect(rows.every((row) => row.length === 7)).toBe(true)
   const result = await (await open(DEMO)).attribute([DEMO_PROMPT], DEMO_TARGET, { position: 'all' })
-  expect(rows).toHaveLength(15 * (26 + 4))
+  expect(rows).toHaveLength(15 * (26 + 5))
   for (let position = 0; position < 15; position++) {
     const of = rows.filter((row) => row[1] === String(position))
     const one = (kind: string) => Number(of.find((row) => row[3] === kind)?.[6])
-    const components = of.filter((row) => !['constant', 'total', 'measured', 'residual'].includes(row[3] ?? ''))
+    const components = of.filter((row) => !['constant', 'total', 'measured', 'residual', 'tolerance'].includes(row[3] ?? ''))
     expect(components.map((row) => [row[2], row[3], row[4], row[5], Number(row[6])])).toEqual(
       result.components.map(({ label, kind, layer = '', index = '' }, c) => {
         return [label, kind, String(layer), String(index), result.row(position).values[c]]

@@ -6,6 +6,7 @@
 
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
+use crate::ops::frequencies;
 use candle_core::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct KeyValues {
     pub layers: Vec<(Tensor, Tensor)>,
     /// How many positions they cover, from position 0.
     pub length: usize,
+    /// Tokens of the prompt that they were computed in: some rotary scalings depend on it.
+    pub prompt_length: usize,
 }
 
 /// A layer and the residual stream that enters it.
@@ -97,19 +100,24 @@ impl Batch {
     pub fn new(segments: Vec<Segment>, config: &ModelConfig) -> Result<Self> {
         let (mut rows, mut starts) = (Vec::<Range<usize>>::new(), Vec::<usize>::new());
         for (i, segment) in segments.iter().enumerate() {
-            let start = match &segment.past {
-                None => 0,
-                Some(Past::Stored(stored)) => stored.length,
+            // where the segment begins, and how long the prompt is whose keys it borrows
+            let (start, lender) = match &segment.past {
+                None => (0, segment.ids.len()),
+                Some(Past::Stored(stored)) => {
+                    stored.check(config)?;
+                    (stored.length, stored.prompt_length)
+                }
                 Some(Past::Segment { index, length }) => {
                     let there = if *index < i { starts[*index] + segments[*index].ids.len() } else { 0 };
                     if there == 0 || *length > there {
                         let found = format!("{length} positions of segment {index}");
                         return Err(PrismError::argument("past", found, "positions of an earlier segment"));
                     }
-                    *length
+                    (*length, there)
                 }
             };
             check_ids(&segment.ids, i, start, config)?;
+            check_same_angles(config, lender, start + segment.ids.len())?;
             segment.check_resume(config)?;
             if i > 0 && segment.order() < segments[i - 1].order() {
                 return Err(PrismError::argument(
@@ -177,6 +185,34 @@ impl Batch {
         }
         (ids, positions)
     }
+}
+
+impl KeyValues {
+    /// That there is a pair for every layer, long enough and of the model's widths.
+    fn check(&self, config: &ModelConfig) -> Result<()> {
+        let (heads, width) = (config.n_key_value_heads, config.d_head);
+        let fits = |t: &Tensor| t.dims3().is_ok_and(|(n, h, e)| n >= self.length && (h, e) == (heads, width));
+        if self.layers.len() == config.n_layers && self.layers.iter().all(|(k, v)| fits(k) && fits(v)) {
+            return Ok(());
+        }
+        let expected = format!("{} layers of [{}, {heads}, {width}]", config.n_layers, self.length);
+        Err(PrismError::argument("past", format!("{} layers of other shapes", self.layers.len()), expected))
+    }
+}
+
+/// That keys computed in a prompt of one length are those of a prompt of another: some rotary scalings give the same
+/// position other angles in a longer prompt.
+fn check_same_angles(config: &ModelConfig, lender: usize, borrower: usize) -> Result<()> {
+    let differ = |l| config.rotary(l).is_some_and(|r| frequencies(r, lender) != frequencies(r, borrower));
+    if lender == borrower || !(0..config.n_layers).any(differ) {
+        return Ok(());
+    }
+    let found = format!("of a prompt of {lender} tokens, for one of {borrower}");
+    Err(PrismError::argument(
+        "past",
+        found,
+        "a prompt of the same rotary angles (dynamic NTK and longrope change them)",
+    ))
 }
 
 /// Ids inside the vocabulary, at least one, and no more than the context takes. `prompt` is for the message.

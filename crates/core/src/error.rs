@@ -44,7 +44,7 @@ pub enum PrismError {
     TokenizerMissing { needed_for: String },
     #[error("{text:?} is not one token {place}: it becomes {pieces:?}{}", .hint.as_deref().map(|h| format!("; {h}")).unwrap_or_default())]
     NotOneToken { text: String, place: String, pieces: Vec<String>, hint: Option<String> },
-    #[error("token id {id} is outside the vocabulary of {d_vocab} tokens (0 to {})", .d_vocab - 1)]
+    #[error("token id {id} is outside the vocabulary of {d_vocab} tokens (0 to {})", .d_vocab.saturating_sub(1))]
     TokenRange { id: u64, d_vocab: usize },
 
     #[error("prompt {prompt} has no tokens; give at least one (a BOS token alone counts if it is given as an id)")]

@@ -1,7 +1,9 @@
 //! How much memory can be taken, and how much a run will take: a refusal with both figures beats the kernel's killer.
 
+use crate::attribution::{Component, Unit};
 use crate::config::{MlpKind, ModelConfig};
 use crate::error::{PrismError, Result};
+use crate::hook::{Dim, HookPoint};
 use std::fs::read_to_string;
 
 /// Bytes that can be taken now: what the system has available, less where the control group or `limit` allows less.
@@ -33,6 +35,33 @@ pub fn forward(config: &ModelConfig, lengths: &[usize], kept_rows: usize) -> u64
     let mlp = rows * (5 * d + hidden * config.d_mlp.max(config.d_mlp_dense));
     let kept = kept_rows * (config.n_layers * (z + d) + 6 * d);
     4 * (attention.max(mlp) + kept) as u64
+}
+
+/// Bytes of these points, kept at every position of one prompt.
+pub fn observed<'a>(config: &ModelConfig, points: impl IntoIterator<Item = &'a HookPoint>, length: usize) -> u64 {
+    let size = |dim: &Dim| match dim {
+        Dim::Pos | Dim::QueryPos | Dim::KeyPos => length,
+        Dim::Head => config.n_heads,
+        Dim::KvHead => config.n_key_value_heads,
+        Dim::DHead => config.d_head,
+        Dim::DModel => config.d_model,
+        Dim::DMlp => config.d_mlp.max(config.d_mlp_dense),
+        Dim::Expert => {
+            if let MlpKind::Experts { n_experts, .. } = config.mlp {
+                n_experts
+            } else {
+                0
+            }
+        }
+        Dim::One => 1,
+    };
+    let bytes = |point: &HookPoint| 4 * point.dims().iter().map(size).product::<usize>() as u64;
+    points.into_iter().map(bytes).sum()
+}
+
+/// Bytes of a result: its values, and twice as many while they are computed in f64.
+pub fn attributed(config: &ModelConfig, rows: usize) -> u64 {
+    (rows * Component::all(Unit::Head, config).len() * (4 + 8)) as u64
 }
 
 fn system_available() -> Option<u64> {

@@ -102,8 +102,10 @@ fn check_memory(place: &Place, work: &[Work], chunks: &[Range<usize>]) -> Result
         memory::forward(&place.model.config, &lengths, kept)
     };
     let largest = chunks.iter().map(needs).max().unwrap_or(0);
-    memory::check("the forward pass", largest, place.memory_limit)?;
-    let fitting = memory::available(place.memory_limit).map_or(usize::MAX, |bytes| (bytes / largest.max(1)) as usize);
+    let result = memory::attributed(&place.model.config, work.iter().map(|w| w.positions.len()).sum());
+    memory::check("the forward pass and its result", largest + result, place.memory_limit)?;
+    let beside = |bytes: u64| (bytes.saturating_sub(result) / largest.max(1)) as usize;
+    let fitting = memory::available(place.memory_limit).map_or(usize::MAX, beside);
     Ok(fitting.clamp(1, place.pool.current_num_threads()))
 }
 

@@ -121,7 +121,7 @@ impl Session {
     /// Those of tokenising and of [`run::attribute`]; `POISONED` after a panic.
     pub fn attribute(&self, call: &Call, job: &Job) -> Result<(Vec<Vec<u32>>, Attribution)> {
         self.guarded(|| {
-            let work = self.prepare(call)?;
+            let work = self.prepare(call, job)?;
             let place = Place { model: &self.transformer, pool: &self.pool, memory_limit: self.memory_limit };
             let chunk_tokens = call.chunk_tokens.unwrap_or(run::CHUNK_TOKENS);
             let result = run::attribute(&place, &work, &call.options, chunk_tokens, job)?;
@@ -145,11 +145,9 @@ impl Session {
             let ids = self.ids(prompt, 0, prepend_bos)?;
             let points = points.iter().map(|name| HookPoint::parse(name, &model.config)).collect::<Result<_>>()?;
             let capture = Capture { points, rows: (0..ids.len() as u32).collect() };
-            memory::check(
-                "the forward pass",
-                memory::forward(&model.config, &[ids.len()], ids.len()),
-                self.memory_limit,
-            )?;
+            let needed = memory::forward(&model.config, &[ids.len()], ids.len())
+                + memory::observed(&model.config, &capture.points, ids.len());
+            memory::check("the forward pass", needed, self.memory_limit)?;
             let mut tap = Tap::new(&capture, job.cancel);
             let batch = Batch::of_prompts([&ids[..]], &model.config)?;
             let output = self.pool.install(|| model.forward(&batch, &mut tap))?;
@@ -167,7 +165,7 @@ impl Session {
     /// # Errors
     /// `CHECKPOINT_INVALID` where a file has changed since it was loaded, `IO_ERROR`.
     pub fn fingerprint(&self) -> Result<String> {
-        self.checkpoint.fingerprint(&self.config_bytes)
+        self.guarded(|| self.checkpoint.fingerprint(&self.config_bytes))
     }
 
     /// The ids of prompt number `index`.
@@ -199,7 +197,7 @@ impl Session {
         self.tokenizer.as_ref().ok_or_else(|| PrismError::TokenizerMissing { needed_for: needed_for.into() })
     }
 
-    fn prepare(&self, call: &Call) -> Result<Vec<Work>> {
+    fn prepare(&self, call: &Call, job: &Job) -> Result<Vec<Work>> {
         let config = &self.transformer.config;
         let (n_prompts, n_targets) = (call.prompts.len(), call.targets.len());
         if n_prompts == 0 {
@@ -214,6 +212,7 @@ impl Session {
         }
         call.positions.check(n_prompts)?;
         let prepare = |(index, prompt)| {
+            job.cancel.check()?;
             let ids = self.ids(prompt, index, call.prepend_bos)?;
             let target = call.targets[index.min(n_targets - 1)].try_map(|token| self.token(token, prompt))?;
             target.check(config.d_vocab, config.d_model)?;

@@ -22,6 +22,12 @@ const KNOWN_PATTERNS: &[&str] = &[
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     // Qwen 2
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    // gpt-oss (o200k)
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    // BLOOM
+    r" ?[^(\s|[.,!?…。，、।۔،])]+",
+    // Falcon
+    r"[0-9][0-9][0-9]",
     r"\s+",
 ];
 
@@ -247,7 +253,7 @@ fn check(path: &Path, raw: &RawTokenizer, allow_custom_regex: bool) -> Result<()
             Err(invalid(
                 path,
                 format!("the unknown pattern {shown:?}"),
-                "a known pattern (allowCustomRegex accepts others)",
+                "a known pattern (allowCustomRegex, --allow-custom-regex accept others)",
             ))
         }
         None => Ok(()),

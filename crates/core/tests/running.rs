@@ -6,6 +6,7 @@ mod common;
 use common::*;
 use logit_prism_core::attribution::{Against, Answer, OnViolation, Target};
 use logit_prism_core::cancel::Cancel;
+use logit_prism_core::hook::{BlockPoint, HookPoint};
 use logit_prism_core::memory;
 use logit_prism_core::rows::Positions;
 use logit_prism_core::run::Job;
@@ -50,17 +51,18 @@ fn the_peak_of_a_forward_pass_by_hand() {
 #[test]
 fn a_run_that_does_not_fit_is_refused_with_both_figures() {
     let call = call(vec![vec![7; 9], vec![8; 14]], vec![pair(6, 5)]);
-    let needed = 4 * (12_512 + 768); // as above, in one chunk
+    // as above, in one chunk; and the result: 2 rows of 2 + 3 (4 + 1 + 1) columns, in f32 and once more in f64
+    let needed = 4 * (12_512 + 768) + 2 * 20 * 12;
     let run = |left: u64| attribute(&limited(stored_bytes() + left).unwrap(), &call);
     run(needed).unwrap();
     let error = error(run(needed - 1));
     assert_eq!(error.code(), "MEMORY");
-    let figures = object!({ "purpose": "the forward pass", "needed": needed, "available": needed - 1 });
+    let figures = object!({ "purpose": "the forward pass and its result", "needed": needed, "available": needed - 1 });
     assert_eq!(error.details(), figures);
     // chunks of one prompt each need less: 14 rows, one of them kept
     let mut smaller = call.clone();
     smaller.chunk_tokens = Some(1);
-    let needed = 4 * (14 * 544 + 384);
+    let needed = 4 * (14 * 544 + 384) + 2 * 20 * 12;
     attribute(&limited(stored_bytes() + needed).unwrap(), &smaller).unwrap();
     assert_eq!(attribute(&limited(stored_bytes() + needed - 1).unwrap(), &smaller).unwrap_err().code(), "MEMORY");
 }
@@ -74,6 +76,13 @@ fn an_observation_that_does_not_fit_is_refused() {
     let needed = 4 * (14 * 544 + 14 * 384); // every row is kept
     observe(needed).unwrap();
     assert_eq!(error(observe(needed - 1)).details()["needed"], needed);
+    // a pattern besides: 4 heads of 14 by 14
+    let pattern = memory::observed(
+        &load(&fixture("gpt2")).unwrap().transformer.config,
+        [&HookPoint::Block(0, BlockPoint::Pattern)],
+        14,
+    );
+    assert_eq!(pattern, 4 * 4 * 14 * 14);
 }
 
 // ---- not finite ----

@@ -108,7 +108,7 @@ fn stored_run(session: &Session, ids: &[u32]) -> Arc<KeyValues> {
     let (_, kept) = run(session, vec![Segment::prompt(ids)], &kv);
     let at = |l, point| kept.rows(HookPoint::Block(l, point)).unwrap().clone();
     let layers = (0..3).map(|l| (at(l, BlockPoint::K), at(l, BlockPoint::V))).collect();
-    Arc::new(KeyValues { layers, length: ids.len() })
+    Arc::new(KeyValues { layers, length: ids.len(), prompt_length: ids.len() })
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_stored_run_may_cover_fewer_positions_than_its_tensors() {
     let session = gpt2();
     let past = stored_run(&session, &IDS);
     let layers = past.layers.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-    let shorter = Arc::new(KeyValues { layers, length: 5 });
+    let shorter = Arc::new(KeyValues { layers, length: 5, prompt_length: 7 });
     let segment = Segment { ids: vec![1, 2], past: Some(Past::Stored(shorter)), resume: None };
     let expected = whole(&session, &[&IDS[..5], &[1, 2]].concat());
     same("5 of 14", &run(&session, vec![segment], &[]).0, &expected[5..]);

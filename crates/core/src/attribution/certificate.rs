@@ -20,12 +20,12 @@ pub struct Certificate {
     pub total: f64,
     /// The same quantity by the forward pass's own final norm and unembedding.
     pub measured: f64,
-    /// How far apart the two may be: `1e-5 (1 + A)` with `A = Σ_c |attribution(c)|` over heads, biases and MLPs.
+    /// How far apart the two may be: `1e-5 (1 + A)` with `A = Σ_c |attribution(c)|` over every component, heads one by one.
     /// Components can be large and cancel, so an absolute bound would be false.
     pub tolerance: f64,
 }
 
-/// Of the f32 forward pass: `attribution.md` gives the same for every CPU model.
+/// Of a forward pass in f32, whatever the model.
 const RELATIVE: f64 = 1e-5;
 
 impl Certificate {

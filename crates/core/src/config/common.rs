@@ -14,7 +14,8 @@ pub(super) fn head_width(raw: &RawConfig, key: &str, d_model: usize, n_heads: us
 
 /// Key and value heads, which divide the query heads.
 pub(super) fn key_value_heads(raw: &RawConfig, key: &str, default: usize, n_heads: usize) -> Result<usize> {
-    let n = raw.count(key, default, limits::HEADS)?;
+    // null: one for every query head
+    let n = raw.optional_count(key, limits::HEADS)?.unwrap_or(if raw.is_null(key) { n_heads } else { default });
     if n_heads.is_multiple_of(n) { Ok(n) } else { Err(raw.invalid(key, n, format!("a divisor of {n_heads} heads"))) }
 }
 
@@ -42,9 +43,11 @@ pub(super) struct LlamaDefaults {
     pub tied: bool,
     /// Key and default of the activation.
     pub activation: (&'static str, &'static str),
-    /// Share of a head that turns.
-    pub rotary_share: f64,
+    /// Share of a head that turns; `None` where the class does not know the key.
+    pub rotary_share: Option<f64>,
     pub rotary_style: RotaryStyle,
+    /// `original_max_position_embeddings`, where the class has a default for it.
+    pub rope_original: Option<usize>,
 }
 
 impl LlamaDefaults {
@@ -62,8 +65,9 @@ impl LlamaDefaults {
         theta: 10000.0,
         tied: false,
         activation: ("hidden_act", "silu"),
-        rotary_share: 1.0,
+        rotary_share: None,
         rotary_style: RotaryStyle::Halves,
+        rope_original: None,
     };
 }
 
@@ -72,9 +76,10 @@ pub(super) fn llama_like(raw: &RawConfig, family: &'static str, d: &LlamaDefault
     let d_model = raw.count("hidden_size", d.d_model, limits::D_MODEL)?;
     let n_heads = raw.count("num_attention_heads", d.n_heads, limits::HEADS)?;
     let n_layers = raw.count("num_hidden_layers", d.n_layers, limits::LAYERS)?;
-    let d_head = match (raw.optional_count("head_dim", limits::D_HEAD)?, d.d_head) {
-        (Some(width), _) | (None, Some(width)) => width,
-        (None, None) => head_width(raw, "num_attention_heads", d_model, n_heads)?,
+    let default_width = d.d_head.filter(|_| !raw.is_null("head_dim")); // null: d_model split evenly
+    let d_head = match raw.optional_count("head_dim", limits::D_HEAD)?.or(default_width) {
+        Some(width) => width,
+        None => head_width(raw, "num_attention_heads", d_model, n_heads)?,
     };
     let kv_default = d.n_key_value_heads.unwrap_or(n_heads);
     let n_context = raw.count("max_position_embeddings", d.n_context, limits::CONTEXT)?;
@@ -89,7 +94,8 @@ pub(super) fn llama_like(raw: &RawConfig, family: &'static str, d: &LlamaDefault
         n_context,
     };
     let norm = Norm::rms(raw.positive(d.eps.0, d.eps.1)?);
-    let defaults = rope::Defaults { theta: d.theta, share: d.rotary_share, style: d.rotary_style };
+    let defaults =
+        rope::Defaults { theta: d.theta, share: d.rotary_share, style: d.rotary_style, original: d.rope_original };
     let rotary = rope::read(raw, d_head, n_context, &defaults)?;
     let activation = activation(raw, d.activation.0, d.activation.1)?;
     let positions = rope::every_layer(rotary, n_layers);

@@ -119,7 +119,7 @@ impl ModelConfig {
         match config.unknown_keys.first() {
             Some(key) if !allow_unknown => Err(raw.unsupported(
                 key,
-                "the key is not known for this family and may change the numbers (allowUnknownConfig accepts it)",
+                "nobody here knows this key, and it may change the numbers (allowUnknownConfig, --allow-unknown-config accept it)",
             )),
             _ => Ok(config),
         }

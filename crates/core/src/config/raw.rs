@@ -13,6 +13,7 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// Keys of any family that say nothing about the forward pass: provenance, training, generation, classification.
 pub(super) const HARMLESS: &[&str] = &[
+    "_attn_implementation",
     "_attn_implementation_autoset",
     "_commit_hash",
     "_name_or_path",
@@ -72,12 +73,14 @@ pub(super) const HARMLESS: &[&str] = &[
     "torchscript",
     "transformers_version",
     "typical_p",
+    "unsloth_version",
     "use_bfloat16",
     "use_cache",
 ];
 
-/// A parsed `config.json` that remembers which keys were asked for. A key that is `null` counts as absent, as it does
-/// in transformers.
+/// A parsed `config.json` that remembers which keys were asked for. `null` is not the same as a missing key: in
+/// transformers it replaces the default. A number that must be there is refused where it is `null`; an optional one is
+/// none, and a switch is off.
 pub struct RawConfig {
     file: String,
     map: BTreeMap<String, Value>,
@@ -198,6 +201,7 @@ impl RawConfig {
     /// # Errors
     /// `CONFIG_INVALID`.
     pub fn count(&self, key: &str, default: usize, limit: usize) -> Result<usize> {
+        self.check_not_null(key, &format!("a whole number from 1 to {limit}"))?;
         Ok(self.optional_count(key, limit)?.unwrap_or(default))
     }
 
@@ -234,6 +238,7 @@ impl RawConfig {
     /// # Errors
     /// `CONFIG_INVALID`.
     pub fn positive(&self, key: &str, default: f64) -> Result<f64> {
+        self.check_not_null(key, "a finite number above 0")?;
         Ok(self.optional_positive(key)?.unwrap_or(default))
     }
 
@@ -245,11 +250,31 @@ impl RawConfig {
         self.kind(key, "a finite number above 0", |v| v.as_f64().filter(|x| x.is_finite() && *x > 0.0))
     }
 
-    /// `true` or `false`.
+    fn check_not_null(&self, key: &str, expected: &str) -> Result<()> {
+        if self.is_null(key) { Err(self.invalid(key, "null", expected)) } else { Ok(()) }
+    }
+
+    /// Of two names of the same thing, the one that is there; the first, if none is.
+    ///
+    /// # Errors
+    /// `CONFIG_UNSUPPORTED` where both are there and differ.
+    pub fn either<'k>(&self, name: &'k str, other: &'k str) -> Result<&'k str> {
+        self.ignore(&[name, other]); // whichever is not returned is the same or absent
+        match (self.map.get(name), self.map.get(other)) {
+            (Some(a), Some(b)) if a != b => {
+                Err(self.unsupported(name, &format!("{other} is {b}: which of them holds?")))
+            }
+            (None, Some(_)) => Ok(other),
+            _ => Ok(name),
+        }
+    }
+
+    /// `true` or `false`; `null` is false.
     ///
     /// # Errors
     /// `CONFIG_INVALID`.
     pub fn flag(&self, key: &str, default: bool) -> Result<bool> {
+        let default = default && !self.is_null(key);
         Ok(self.kind(key, "true or false", Value::as_bool)?.unwrap_or(default))
     }
 
@@ -347,7 +372,9 @@ mod tests {
         );
         assert_eq!(c.count("n", 1, 8).unwrap(), 8);
         assert_eq!(c.count("absent", 5, 8).unwrap(), 5);
-        assert_eq!(c.count("null", 5, 8).unwrap(), 5);
+        assert_eq!(c.count("null", 5, 8).unwrap_err().code(), "CONFIG_INVALID");
+        assert_eq!(c.positive("null", 5.0).unwrap_err().code(), "CONFIG_INVALID");
+        assert!(!c.flag("null", true).unwrap());
         assert_eq!(c.optional_count("null", 8).unwrap(), None);
         for key in ["zero", "neg", "half", "text", "big"] {
             assert_eq!(c.count(key, 1, 100).unwrap_err().code(), "CONFIG_INVALID", "{key}");

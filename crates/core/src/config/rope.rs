@@ -7,8 +7,11 @@ use crate::error::Result;
 /// What a family takes where keys are missing.
 pub(super) struct Defaults {
     pub theta: f64,
-    pub share: f64,
+    /// Share of a head that turns; `None` where the class always turns the whole head.
+    pub share: Option<f64>,
     pub style: RotaryStyle,
+    /// `original_max_position_embeddings` beside the parameters; `None`: the model's context.
+    pub original: Option<usize>,
 }
 
 /// The one kind of rotary positions of a model.
@@ -20,7 +23,7 @@ pub(super) fn read(raw: &RawConfig, d_head: usize, n_context: usize, defaults: &
     read_from(raw, parameters.as_deref(), d_head, n_context, defaults)
 }
 
-/// Rotary positions of the layers of one type: `rope_parameters[layer_type]`, or a model with one kind for all.
+/// Rotary positions of the layers of one type: `rope_parameters[layer_type]`.
 pub(super) fn read_type(
     raw: &RawConfig,
     layer_type: &str,
@@ -30,9 +33,16 @@ pub(super) fn read_type(
 ) -> Result<Rotary> {
     let nested = match raw.object("rope_parameters")? {
         Some(parameters) if parameters.has(layer_type) => parameters.object(layer_type)?,
-        other => other,
+        _ => return Err(raw.unsupported("rope_parameters", "it must hold one dictionary per type of layer")),
     };
-    read_from(raw, nested.as_deref(), d_head, n_context, defaults)
+    let rotary = read_from(raw, nested.as_deref(), d_head, n_context, defaults)?;
+    match rotary.scaling {
+        // the class looks for `truncate` one level up, where it cannot be
+        RotaryScaling::Yarn { truncate: false, .. } => {
+            Err(raw.unsupported("rope_parameters", "truncate is not read from the dictionary of a layer type"))
+        }
+        _ => Ok(rotary),
+    }
 }
 
 fn read_from(
@@ -42,13 +52,17 @@ fn read_from(
     n_context: usize,
     defaults: &Defaults,
 ) -> Result<Rotary> {
-    let beside = |key: &str, default: f64| raw.positive(key, default);
     let within = |key: &str, default: f64| parameters.map_or(Ok(default), |p| p.positive(key, default));
-    let theta = within("rope_theta", beside("rope_theta", beside("rotary_emb_base", defaults.theta)?)?)?;
-    let share = beside("partial_rotary_factor", beside("rotary_pct", defaults.share)?)?;
+    let theta = within("rope_theta", raw.positive("rope_theta", defaults.theta)?)?;
+    let share = raw.positive("partial_rotary_factor", defaults.share.unwrap_or(1.0))?;
     let share = within("partial_rotary_factor", share)?;
     if share > 1.0 {
         return Err(raw.invalid("partial_rotary_factor", share, "a share of at most 1"));
+    }
+    if defaults.share.is_none() && share != 1.0 {
+        return Err(
+            raw.unsupported("partial_rotary_factor", "the class of this family turns whole heads whatever it says")
+        );
     }
     let dim = (d_head as f64 * share) as usize;
     if dim == 0 || !dim.is_multiple_of(2) {
@@ -59,7 +73,7 @@ fn read_from(
         ));
     }
     let scaling = match parameters {
-        Some(p) => scaling(raw, p, dim, n_context)?,
+        Some(p) => scaling(raw, p, dim, n_context, defaults.original)?,
         None => {
             raw.ignore(&["original_max_position_embeddings"]); // of a scaling that there is not
             RotaryScaling::Default
@@ -68,11 +82,20 @@ fn read_from(
     Ok(Rotary { dim, theta, style: defaults.style, scaling })
 }
 
-fn scaling(raw: &RawConfig, p: &RawConfig, dim: usize, n_context: usize) -> Result<RotaryScaling> {
+fn scaling(
+    raw: &RawConfig,
+    p: &RawConfig,
+    dim: usize,
+    n_context: usize,
+    beside: Option<usize>,
+) -> Result<RotaryScaling> {
     let kind = p.text("rope_type")?.or(p.text("type")?).unwrap_or_else(|| "default".into());
-    let factor = |default: f64| p.positive("factor", default);
+    let required = |key: &str| {
+        let found = p.optional_positive(key)?;
+        found.ok_or_else(|| p.invalid(key, "missing", format!("a number, for rotary scaling {kind:?}")))
+    };
     // beside the parameters (Phi-3) it has priority
-    let original = || match raw.optional_count("original_max_position_embeddings", limits::CONTEXT)? {
+    let original = || match raw.optional_count("original_max_position_embeddings", limits::CONTEXT)?.or(beside) {
         Some(n) => p.count("original_max_position_embeddings", n, limits::CONTEXT).map(|_| n),
         None => p.count("original_max_position_embeddings", n_context, limits::CONTEXT),
     };
@@ -81,21 +104,21 @@ fn scaling(raw: &RawConfig, p: &RawConfig, dim: usize, n_context: usize) -> Resu
             original()?;
             RotaryScaling::Default
         }
-        "linear" => RotaryScaling::Linear { factor: factor(1.0)? },
+        "linear" => RotaryScaling::Linear { factor: required("factor")? },
         "dynamic" => {
             original()?;
-            RotaryScaling::Dynamic { factor: factor(1.0)?, original: n_context }
+            RotaryScaling::Dynamic { factor: required("factor")?, original: n_context }
         }
         "llama3" => RotaryScaling::Llama3 {
-            factor: factor(8.0)?,
-            low: p.positive("low_freq_factor", 1.0)?,
-            high: p.positive("high_freq_factor", 4.0)?,
+            factor: required("factor")?,
+            low: required("low_freq_factor")?,
+            high: required("high_freq_factor")?,
             original: original()?,
         },
         "yarn" => yarn(p, original()?, n_context)?,
         "longrope" | "su" => {
             let original = original()?;
-            let factor = factor(n_context as f64 / original as f64)?;
+            let factor = p.positive("factor", n_context as f64 / original as f64)?;
             let default = if factor <= 1.0 { 1.0 } else { (1.0 + factor.ln() / (original as f64).ln()).sqrt() };
             let list = |key: &str| {
                 let list = p.positives(key)?.filter(|list| list.len() == dim / 2);
@@ -135,7 +158,7 @@ fn yarn(p: &RawConfig, original: usize, n_context: usize) -> Result<RotaryScalin
 /// the θs where `rope_parameters` names none. In the older spelling `rope_scaling` is of the full layers only.
 pub(super) fn by_layer_type(raw: &RawConfig, config: &mut super::ModelConfig, full: f64, local: f64) -> Result<()> {
     let (d_head, n_context) = (config.d_head, raw.count("max_position_embeddings", config.n_context, limits::CONTEXT)?);
-    let defaults = |theta| Defaults { theta, share: 1.0, style: RotaryStyle::Halves };
+    let defaults = |theta| Defaults { theta, share: None, style: RotaryStyle::Halves, original: None };
     let (full, local) = match raw.object("rope_parameters")? {
         Some(_) => (
             read_type(raw, "full_attention", d_head, n_context, &defaults(full))?,

@@ -97,7 +97,7 @@ fn mask(n_query: usize, n_key: usize, window: Option<usize>, device: &Device) ->
 fn biases(alibi: &Alibi, n_key: usize, device: &Device) -> Result<Tensor> {
     let zero = if alibi.zero_at == AlibiZero::Last { n_key - 1 } else { 0 };
     let rounded = |x: f64| if alibi.bf16 { half::bf16::from_f64(x).to_f64() } else { x };
-    let bias = |slope: f64, k: usize| alibi.scale * rounded(rounded(slope) * (k as f64 - zero as f64));
+    let bias = |slope: f64, k: usize| alibi.scale * rounded(rounded(slope) * rounded(k as f64 - zero as f64));
     let row = |slope: &f64| (0..n_key).map(|k| bias(*slope, k) as f32).collect::<Vec<_>>();
     let all: Vec<f32> = alibi.slopes.iter().flat_map(row).collect();
     Ok(Tensor::from_vec(all, (alibi.slopes.len(), 1, n_key), device)?)
@@ -182,7 +182,11 @@ mod tests {
     fn alibi_in_bfloat16_by_hand() {
         // bfloat16 keeps 8 bits: 2^−0.5 = 0.70710678 → 0.70703125; times 3 = 2.12109375 → 2.125
         let alibi = Alibi { slopes: vec![0.5f64.sqrt()], zero_at: AlibiZero::First, scale: 2.0, bf16: true };
-        assert_eq!(values(&biases(&alibi, 4, &Device::Cpu).unwrap()), [0.0, 1.4140625, 2.828125, 4.25]);
+        let biases = values(&biases(&alibi, 260, &Device::Cpu).unwrap());
+        assert_eq!(biases[..4], [0.0, 1.4140625, 2.828125, 4.25]);
+        // from 256 on positions are rounded too, to even numbers: 257 → 256, 259 → 260 (ties to even: 129 → 130)
+        assert_eq!(biases[257], 2.0 * 181.0);
+        assert_eq!(biases[259], 2.0 * 184.0);
     }
 
     #[test]

@@ -45,10 +45,10 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         let reason = "each addition starts from the normed stream, not from the stream";
         return Err(not_additive(raw, "apply_residual_connection_post_layernorm", reason));
     }
-    let d_model = raw.count("hidden_size", raw.count("n_embed", 64, limits::D_MODEL)?, limits::D_MODEL)?;
-    let n_heads = raw.count("n_head", raw.count("num_attention_heads", 8, limits::HEADS)?, limits::HEADS)?;
+    let d_model = raw.count(raw.either("hidden_size", "n_embed")?, 64, limits::D_MODEL)?;
+    let n_heads = raw.count(raw.either("n_head", "num_attention_heads")?, 8, limits::HEADS)?;
     let sizes = Sizes {
-        n_layers: raw.count("n_layer", raw.count("num_hidden_layers", 2, limits::LAYERS)?, limits::LAYERS)?,
+        n_layers: raw.count(raw.either("n_layer", "num_hidden_layers")?, 2, limits::LAYERS)?,
         n_heads,
         n_key_value_heads: n_heads,
         d_model,

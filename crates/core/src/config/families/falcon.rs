@@ -13,7 +13,13 @@ use crate::error::Result;
 pub(super) const FAMILY: Family = Family {
     model_type: "falcon",
     resolve,
-    harmless: &["attention_dropout", "hidden_dropout", "apply_residual_connection_post_layernorm", "intermediate_size"],
+    harmless: &[
+        "attention_dropout",
+        "hidden_dropout",
+        "apply_residual_connection_post_layernorm",
+        "intermediate_size",
+        "ff_factor",
+    ],
 };
 
 const QKV: &str = "h.{l}.self_attention.query_key_value";
@@ -33,12 +39,12 @@ const LAYOUT: Layout = Layout {
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let d_model = raw.count("hidden_size", 4544, limits::D_MODEL)?;
-    let n_heads = raw.count("num_attention_heads", raw.count("n_head", 71, limits::HEADS)?, limits::HEADS)?;
-    let n_layers = raw.count("num_hidden_layers", raw.count("n_layer", 32, limits::LAYERS)?, limits::LAYERS)?;
+    let n_heads = raw.count(raw.either("num_attention_heads", "n_head")?, 71, limits::HEADS)?;
+    let n_layers = raw.count(raw.either("num_hidden_layers", "n_layer")?, 32, limits::LAYERS)?;
     let n_context = raw.count("max_position_embeddings", 2048, limits::CONTEXT)?;
     let grouped = raw.flag("new_decoder_architecture", false)?;
     let shared = raw.flag("multi_query", true)?;
-    let kv = key_value_heads(raw, "num_kv_heads", raw.count("n_head_kv", n_heads, limits::HEADS)?, n_heads)?;
+    let kv = key_value_heads(raw, raw.either("num_kv_heads", "n_head_kv")?, n_heads, n_heads)?;
     let (n_key_value_heads, qkv) = match (grouped, shared) {
         (true, _) => (kv, Qkv::ByGroup(QKV)),
         (false, true) => (1, Qkv::Fused(QKV)),
@@ -74,7 +80,7 @@ fn norms(raw: &RawConfig, grouped: bool) -> Result<Layout> {
     if grouped && !parallel {
         return Err(raw.unsupported("parallel_attn", "the class has no serial block of the new architecture"));
     }
-    let two = raw.count("num_ln_in_parallel_attn", 2, 2)? == 2;
+    let two = raw.optional_count("num_ln_in_parallel_attn", 2)?.unwrap_or(2) == 2;
     Ok(match (grouped, parallel) {
         (true, _) if two => Layout { ln1: Some("h.{l}.ln_attn"), ln2: Some("h.{l}.ln_mlp"), ..LAYOUT },
         (false, false) => Layout { ln2: Some("h.{l}.post_attention_layernorm"), ..LAYOUT },
@@ -89,7 +95,7 @@ fn positions(raw: &RawConfig, sizes: &Sizes) -> Result<Positions> {
         let (slopes, scale) = (slopes(sizes.n_heads), (sizes.d_head as f64).powf(-0.5));
         return Ok(Positions::Alibi(Alibi { slopes, zero_at: AlibiZero::First, scale, bf16: true }));
     }
-    let defaults = rope::Defaults { theta: 10000.0, share: 1.0, style: RotaryStyle::Halves };
+    let defaults = rope::Defaults { theta: 10000.0, share: None, style: RotaryStyle::Halves, original: None };
     let rotary = rope::read(raw, sizes.d_head, sizes.n_context, &defaults)?;
     Ok(rope::every_layer(rotary, sizes.n_layers))
 }

@@ -6,7 +6,7 @@ use crate::config::{Biases, Layout, ModelConfig, RawConfig, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family =
-    Family { model_type: "gemma2", resolve, harmless: &["hidden_act", "cache_implementation"] };
+    Family { model_type: "gemma2", resolve, harmless: &["hidden_act", "cache_implementation", "sliding_window_size"] };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_vocab: 256000,

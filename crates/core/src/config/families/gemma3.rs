@@ -32,8 +32,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::Head });
     config.logit_cap = raw.optional_positive("final_logit_softcapping")?;
     let window = raw.count("sliding_window", 4096, limits::CONTEXT)?;
-    let nth =
-        raw.count("sliding_window_pattern", raw.count("_sliding_window_pattern", 6, limits::LAYERS)?, limits::LAYERS)?;
+    let nth = raw.count(raw.either("sliding_window_pattern", "_sliding_window_pattern")?, 6, limits::LAYERS)?;
     config.windows = windows(raw, config.n_layers, Some(window), |l| (l + 1) % nth != 0)?;
     // older configs: rope_theta and rope_scaling are of the full layers, rope_local_base_freq of the others
     let local = raw.positive("rope_local_base_freq", 10_000.0)?;

@@ -15,7 +15,7 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_head: Some(128),
     n_context: 131072,
     eps: ("rms_norm_eps", 1.5625e-7),
-    rotary_share: 0.5,
+    rotary_share: Some(0.5),
     rotary_style: RotaryStyle::Pairs,
     ..LlamaDefaults::LLAMA
 };

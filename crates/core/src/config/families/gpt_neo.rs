@@ -9,7 +9,6 @@ pub(super) const FAMILY: Family = Family {
     model_type: "gpt_neo",
     resolve,
     harmless: &[
-        "attention_layers", // what attention_types says, layer by layer
         "classifier_dropout",
         "embed_dropout",
         "resid_dropout",
@@ -61,7 +60,11 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
 /// `attention_types`, a list of [[kinds], repeats], one entry per layer. Absent: global and local in turn.
 fn is_local(raw: &RawConfig, n_layers: usize) -> Result<Vec<bool>> {
     let expected = || format!("[[kinds], repeats] of global and local, for {n_layers} layers");
-    let Some(types) = raw.value("attention_types") else { return Ok((0..n_layers).map(|l| l % 2 == 1).collect()) };
+    let Some(types) = raw.value("attention_types") else {
+        let layers: Vec<bool> = (0..n_layers).map(|l| l % 2 == 1).collect();
+        agrees(raw, &layers)?;
+        return Ok(layers);
+    };
     let kind = |name: &serde_json::Value| match name.as_str() {
         Some("global") => Some(false),
         Some("local") => Some(true),
@@ -74,5 +77,18 @@ fn is_local(raw: &RawConfig, n_layers: usize) -> Result<Vec<bool>> {
     };
     let groups = types.as_array().and_then(|groups| groups.iter().map(group).collect::<Option<Vec<_>>>());
     let layers = groups.map(|groups| groups.concat()).filter(|layers| layers.len() == n_layers);
-    layers.ok_or_else(|| raw.invalid("attention_types", &types, expected()))
+    let layers = layers.ok_or_else(|| raw.invalid("attention_types", &types, expected()))?;
+    agrees(raw, &layers)?;
+    Ok(layers)
+}
+
+/// `attention_layers` says the same once more, layer by layer; where it does not, one of them is wrong.
+fn agrees(raw: &RawConfig, is_local: &[bool]) -> Result<()> {
+    let names: Vec<&str> = is_local.iter().map(|local| if *local { "local" } else { "global" }).collect();
+    match raw.texts("attention_layers")? {
+        Some(listed) if listed != names => {
+            Err(raw.unsupported("attention_layers", "it says something else than attention_types"))
+        }
+        _ => Ok(()),
+    }
 }

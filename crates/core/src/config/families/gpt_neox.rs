@@ -6,11 +6,8 @@ use crate::config::common::{activation, head_width};
 use crate::config::{Biases, Layout, MlpNames, ModelConfig, Norm, Qkv, RawConfig, RotaryStyle, Sizes, limits, rope};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family {
-    model_type: "gpt_neox",
-    resolve,
-    harmless: &["attention_dropout", "hidden_dropout", "classifier_dropout"],
-};
+pub(super) const FAMILY: Family =
+    Family { model_type: "gpt_neox", resolve, harmless: &["attention_probs_dropout_prob", "hidden_dropout_prob"] };
 
 const LAYOUT: Layout = Layout {
     prefixes: &["gpt_neox."],
@@ -42,8 +39,16 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         d_vocab: raw.count("vocab_size", 50432, limits::VOCABULARY)?,
         n_context,
     };
-    let defaults = rope::Defaults { theta: 10000.0, share: 0.25, style: RotaryStyle::Halves };
-    let rotary = rope::read(raw, sizes.d_head, n_context, &defaults)?;
+    let defaults = rope::Defaults { theta: 10000.0, share: Some(0.25), style: RotaryStyle::Halves, original: None };
+    let mut rotary = rope::read(raw, sizes.d_head, n_context, &defaults)?;
+    // the older names win over the newer ones
+    if let Some(share) = raw.optional_positive("rotary_pct")?.filter(|share| *share <= 1.0) {
+        rotary.dim = (sizes.d_head as f64 * share) as usize;
+    }
+    if rotary.dim == 0 || !rotary.dim.is_multiple_of(2) {
+        return Err(raw.invalid("rotary_pct", format!("{} of {}", rotary.dim, sizes.d_head), "an even number"));
+    }
+    rotary.theta = raw.positive("rotary_emb_base", rotary.theta)?;
     let positions = rope::every_layer(rotary, sizes.n_layers);
     let norm = Norm::layer(raw.positive("layer_norm_eps", 1e-5)?);
     let activation = activation(raw, "hidden_act", "gelu")?;

@@ -26,6 +26,9 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 };
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    if !raw.has("rope_parameters") && !raw.has("rope_scaling") {
+        return Err(raw.unsupported("rope_parameters", "the class then takes a scaling of its own; write it out"));
+    }
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
     let attention = raw.flag("attention_bias", true)?;
     config.biases = Biases { qkv: attention, attn_out: attention, mlp: true, router: true, unembed: false };

@@ -5,7 +5,7 @@ use crate::config::common::{LlamaDefaults, llama_biases, llama_like};
 use crate::config::{ModelConfig, RawConfig};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family { model_type: "llama", resolve, harmless: &["pretraining_tp"] };
+pub(super) const FAMILY: Family = Family { model_type: "llama", resolve, harmless: &["max_sequence_length"] };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults::LLAMA;
 

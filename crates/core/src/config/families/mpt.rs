@@ -73,7 +73,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         if a.positive("alibi_bias_max", BIAS_MAX)? != BIAS_MAX {
             return Err(a.unsupported("alibi_bias_max", "the transformers class takes 8 whatever it is"));
         }
-        scale = a.positive("softmax_scale", scale)?;
+        scale = a.optional_positive("softmax_scale")?.unwrap_or(scale);
         clip_qkv = a.optional_positive("clip_qkv")?;
     }
     let norm = Norm { bias: false, ..Norm::layer(raw.positive("layer_norm_epsilon", 1e-5)?) };

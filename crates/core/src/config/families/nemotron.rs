@@ -15,7 +15,7 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
     n_context: 4096,
     eps: ("norm_eps", 1e-5),
     activation: ("hidden_act", "relu2"),
-    rotary_share: 0.5,
+    rotary_share: Some(0.5),
     ..LlamaDefaults::LLAMA
 };
 

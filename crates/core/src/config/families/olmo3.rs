@@ -15,6 +15,8 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     super::olmo2::olmo2(raw, &mut config)?;
     let window = raw.count("sliding_window", 4096, limits::CONTEXT)?;
     config.windows = windows(raw, config.n_layers, Some(window), |l| (l + 1) % 4 != 0)?;
+    // transformers 5 gives a rope_theta beside the parameters to the full layers only, by popping it twice; the model
+    // was trained with one θ for all
     let theta = raw.positive("rope_theta", 500_000.0)?;
     rope::by_layer_type(raw, &mut config, theta, theta)?;
     Ok(config)

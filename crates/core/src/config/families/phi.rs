@@ -16,7 +16,7 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
     n_layers: 24,
     eps: ("layer_norm_eps", 1e-5),
     activation: ("hidden_act", "gelu_new"),
-    rotary_share: 0.5,
+    rotary_share: Some(0.5),
     ..LlamaDefaults::LLAMA
 };
 

@@ -14,6 +14,8 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_mlp: 8192,
     n_context: 4096,
     eps: ("rms_norm_eps", 1e-5),
+    rotary_share: Some(1.0),
+    rope_original: Some(4096),
     ..LlamaDefaults::LLAMA
 };
 

@@ -26,8 +26,8 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let attention = raw.flag("attention_bias", false)?;
     config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
     config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::Head });
-    config.windows = vec![super::qwen2::window(raw)?; config.n_layers];
-    let n_experts = raw.count("num_local_experts", raw.count("num_experts", 128, limits::EXPERTS)?, limits::EXPERTS)?;
+    config.windows = vec![super::qwen2::window(raw, Some(4096))?; config.n_layers];
+    let n_experts = raw.count(raw.either("num_experts", "num_local_experts")?, 128, limits::EXPERTS)?;
     let top_k = raw.count("num_experts_per_tok", 8, n_experts)?;
     let gating = if raw.flag("norm_topk_prob", false)? { Gating::SoftmaxOfChosen } else { Gating::Softmax };
     config.mlp = MlpKind::Experts { n_experts, top_k, gating, swiglu: None };

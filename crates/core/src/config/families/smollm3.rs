@@ -30,7 +30,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         let expected = format!("{} numbers", config.n_layers);
         return Err(raw.invalid("no_rope_layers", format!("{} numbers", with_rope.len()), expected));
     }
-    let window = super::qwen2::window(raw)?;
+    let window = super::qwen2::window(raw, None)?;
     config.windows = windows(raw, config.n_layers, window, |l| window.is_some() && with_rope[l] == 0)?;
     if let Positions::Rotary { layers } = &mut config.positions {
         layers.iter_mut().zip(with_rope).filter(|(_, with)| *with == 0).for_each(|(rotary, _)| *rotary = None);

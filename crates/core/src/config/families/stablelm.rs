@@ -14,7 +14,7 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
     n_key_value_heads: Some(32),
     n_context: 4096,
     eps: ("layer_norm_eps", 1e-5),
-    rotary_share: 0.25,
+    rotary_share: Some(0.25),
     ..LlamaDefaults::LLAMA
 };
 

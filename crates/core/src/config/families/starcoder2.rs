@@ -12,6 +12,8 @@ pub(super) const FAMILY: Family = Family {
         "attention_softmax_in_fp32",
         "scale_attention_softmax_in_fp32",
         "scale_attn_weights",
+        "activation_function",
+        "layer_norm_epsilon",
         "embedding_dropout",
         "residual_dropout",
         "mlp_type",

@@ -27,6 +27,10 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let attention = raw.flag("attention_bias", false)?;
     config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
     gemma(raw, &mut config)?;
+    // the class reads "gelu" as the tanh form, with which all Gemmas were trained; those of later Gemmas do not
+    if config.activation == Activation::Gelu {
+        config.activation = Activation::GeluNew;
+    }
     Ok(config)
 }
 
@@ -35,9 +39,5 @@ pub(super) fn gemma(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
     raw.must_be_off("use_bidirectional_attention", "only causal attention is implemented")?;
     config.norm.gain = Gain::OnePlusWeight;
     config.embed_scale = (config.d_model as f64).sqrt();
-    // the class reads "gelu" as the tanh form, with which all Gemmas were trained
-    if config.activation == Activation::Gelu {
-        config.activation = Activation::GeluNew;
-    }
     Ok(())
 }

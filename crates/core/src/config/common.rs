@@ -72,11 +72,13 @@ pub(super) fn llama_like(raw: &RawConfig, family: &'static str, d: &LlamaDefault
     let d_model = raw.count("hidden_size", d.d_model, limits::D_MODEL)?;
     let n_heads = raw.count("num_attention_heads", d.n_heads, limits::HEADS)?;
     let n_layers = raw.count("num_hidden_layers", d.n_layers, limits::LAYERS)?;
-    let d_head = match (raw.optional_count("head_dim", limits::D_HEAD)?, d.d_head) {
-        (Some(width), _) | (None, Some(width)) => width,
-        (None, None) => head_width(raw, "num_attention_heads", d_model, n_heads)?,
+    // null is not a missing key here: it stands for the even split, and for as many as query heads
+    let unless_null = |key: &str, default: Option<usize>| default.filter(|_| !raw.is_null(key));
+    let d_head = match raw.optional_count("head_dim", limits::D_HEAD)?.or(unless_null("head_dim", d.d_head)) {
+        Some(width) => width,
+        None => head_width(raw, "num_attention_heads", d_model, n_heads)?,
     };
-    let kv_default = d.n_key_value_heads.unwrap_or(n_heads);
+    let kv_default = unless_null("num_key_value_heads", d.n_key_value_heads).unwrap_or(n_heads);
     let n_context = raw.count("max_position_embeddings", d.n_context, limits::CONTEXT)?;
     let sizes = Sizes {
         n_layers,
@@ -105,6 +107,12 @@ pub(super) fn llama_like(raw: &RawConfig, family: &'static str, d: &LlamaDefault
 pub(super) fn llama_biases(raw: &RawConfig) -> Result<Biases> {
     let attention = raw.flag("attention_bias", false)?;
     Ok(Biases { qkv: attention, attn_out: attention, mlp: raw.flag("mlp_bias", false)?, ..Biases::default() })
+}
+
+/// `sliding_window`, the default where it is missing, none where it is `null`.
+pub(super) fn sliding_window(raw: &RawConfig, default: usize) -> Result<Option<usize>> {
+    let window = raw.optional_count("sliding_window", limits::CONTEXT)?;
+    Ok(window.or(Some(default).filter(|_| !raw.is_null("sliding_window"))))
 }
 
 /// The window of every layer: where `layer_types` says `sliding_attention`, or else where `default` does.

@@ -2,7 +2,9 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like, windows};
-use crate::config::{Biases, ClampedSwiglu, Gating, Layout, MlpKind, MlpNames, ModelConfig, RawConfig, limits};
+use crate::config::{
+    Biases, ClampedSwiglu, Gating, Layout, MlpKind, MlpNames, ModelConfig, RawConfig, Stacking, limits,
+};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family {
@@ -39,11 +41,13 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         n_experts,
         top_k: raw.count("num_experts_per_tok", 4, n_experts)?,
         gating: Gating::SoftmaxOfChosen,
+        shared: None,
         swiglu: Some(ClampedSwiglu { alpha, limit }),
     };
     config.layout = Layout {
         sinks: Some("layers.{l}.self_attn.sinks"),
         mlp: MlpNames::StackedExperts {
+            stacking: Stacking::ColumnsInTurn,
             router: "layers.{l}.mlp.router",
             gate_up: "layers.{l}.mlp.experts.gate_up_proj",
             output: "layers.{l}.mlp.experts.down_proj",

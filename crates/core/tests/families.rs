@@ -240,6 +240,35 @@ families!(variants, "variants":
     starcoder2_plain,
 );
 
+families!(more, "more":
+    arcee,
+    biogpt,
+    biogpt_untied,
+    cohere2,
+    cohere2_old,
+    ernie4_5,
+    exaone4,
+    exaone4_full,
+    exaone4_old,
+    glm,
+    glm_old,
+    granitemoe,
+    helium,
+    hunyuan_v1_dense,
+    hunyuan_v1_dense_old,
+    ministral,
+    olmoe,
+    olmoe_bias,
+    persimmon,
+    persimmon_old,
+    qwen2_moe,
+    qwen2_moe_mixed,
+    seed_oss,
+    seed_oss_bias,
+    vaultgemma,
+    vaultgemma_gelu,
+);
+
 #[test]
 fn models_that_are_no_sum_are_refused_with_the_reason() {
     for entry in std::fs::read_dir(fixture("refused")).unwrap() {

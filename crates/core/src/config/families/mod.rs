@@ -10,6 +10,7 @@ mod cohere2;
 mod ernie4_5;
 mod exaone4;
 mod falcon;
+mod flex_olmo;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -25,6 +26,7 @@ mod granite;
 mod granitemoe;
 mod helium;
 mod hunyuan_v1_dense;
+mod jais2;
 mod llama;
 mod ministral;
 mod mistral;
@@ -70,6 +72,7 @@ pub(super) const ALL: &[Family] = &[
     ernie4_5::FAMILY,
     exaone4::FAMILY,
     falcon::FAMILY,
+    flex_olmo::FAMILY,
     gemma::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
@@ -85,6 +88,7 @@ pub(super) const ALL: &[Family] = &[
     granitemoe::FAMILY,
     helium::FAMILY,
     hunyuan_v1_dense::FAMILY,
+    jais2::FAMILY,
     llama::FAMILY,
     ministral::FAMILY,
     mistral::FAMILY,

@@ -2,7 +2,7 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Gating, Layout, MlpKind, ModelConfig, QkNorm, QkSpan, RawConfig, limits};
+use crate::config::{Biases, Gating, MlpKind, ModelConfig, QkNorm, QkSpan, RawConfig, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family =
@@ -27,10 +27,18 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     if raw.optional_positive("clip_qkv")?.is_some() {
         return Err(raw.unsupported("clip_qkv", "clipping after the norm of queries and keys is not implemented"));
     }
-    let n_experts = raw.count("num_local_experts", raw.count("num_experts", 64, limits::EXPERTS)?, limits::EXPERTS)?;
-    let top_k = raw.count("num_experts_per_tok", 8, n_experts)?;
+    experts(raw, &mut config, [64, 8])?;
+    Ok(config)
+}
+
+/// Experts in every layer, as wide as `intermediate_size`; `defaults` are those of their number and of how many a token
+/// gets.
+pub(super) fn experts(raw: &RawConfig, config: &mut ModelConfig, defaults: [usize; 2]) -> Result<()> {
+    let n_experts =
+        raw.count("num_local_experts", raw.count("num_experts", defaults[0], limits::EXPERTS)?, limits::EXPERTS)?;
+    let top_k = raw.count("num_experts_per_tok", defaults[1], n_experts)?;
     let gating = if raw.flag("norm_topk_prob", false)? { Gating::SoftmaxOfChosen } else { Gating::Softmax };
     config.mlp = MlpKind::Experts { n_experts, top_k, gating, shared: None, swiglu: None };
-    config.layout = Layout { mlp: super::qwen3_moe::EXPERTS, ..Layout::LLAMA };
-    Ok(config)
+    config.layout.mlp = super::qwen3_moe::EXPERTS;
+    Ok(())
 }

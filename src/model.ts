@@ -81,8 +81,12 @@ export interface ModelConfig {
   readonly norm: Norm
   /** Whether attention and MLP of a block read the same stream and are added together. */
   readonly parallel: boolean
-  /** A norm of queries and keys, before the rotation. */
-  readonly qkNorm: { readonly norm: Norm; readonly span: 'head' | 'headOwnGain' | 'headSplitGain' | 'allHeads' } | null
+  /** A norm of queries and keys, before the rotation or after it. */
+  readonly qkNorm: {
+    readonly norm: Norm
+    readonly span: 'head' | 'headOwnGain' | 'headSplitGain' | 'allHeads'
+    readonly afterRotary: boolean
+  } | null
   /** Queries, keys and values are cut to ± this. */
   readonly clipQkv: number | null
   /** What scores are multiplied with, per layer. */
@@ -100,6 +104,8 @@ export interface ModelConfig {
         readonly nExperts: number
         readonly topK: number
         readonly gating: 'softmax' | 'softmaxOfChosen'
+        /** Hidden width of an expert that every token gets, with a gate of its own. */
+        readonly shared: number | null
         readonly swiglu: { readonly alpha: number; readonly limit: number } | null
       }
   /** Layers without experts, in a model that has them. */

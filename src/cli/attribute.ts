@@ -133,7 +133,7 @@ function json({ model, path, result, options }: Report): string {
     constant: row.constant,
     total: row.total,
     measured: row.measured,
-    ...(row.measuredAfterCap === undefined ? {} : { measuredAfterCap: row.measuredAfterCap }),
+    measuredAfterCap: row.measuredAfterCap,
     residual: row.residual,
     tolerance: row.tolerance,
   }))

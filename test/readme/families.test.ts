@@ -1,10 +1,11 @@
 // README's table of families is what this test measures: every family's checkpoint against float64, by the public API.
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { basename } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { type AttributionRow, type Component, Model } from '../../src/index.js'
 
 const README = new URL('../../README.md', import.meta.url)
-const PARITY = new URL('../fixtures/parity/', import.meta.url)
+const FIXTURES = new URL('../fixtures/', import.meta.url)
 
 interface RowReference {
   embed: number
@@ -39,8 +40,9 @@ function largestError(row: AttributionRow, components: readonly Component[], ref
   return Math.max(...pairs.map(([found, wanted]) => Math.abs(found - wanted)))
 }
 
-async function measure(family: string): Promise<Measured> {
-  const directory = new URL(`${family}/`, PARITY)
+async function measure(path: string): Promise<Measured> {
+  const directory = new URL(`${path}/`, FIXTURES)
+  const family = basename(path)
   const { prompts, answer, against, attributions } = JSON.parse(readFileSync(new URL('reference.json', directory), 'utf8'))
   await using model = await Model.load(directory)
   const targets = prompts.map((_: unknown, i: number) => ({ answer: answer[i], against: against[i] }))
@@ -56,12 +58,20 @@ async function measure(family: string): Promise<Measured> {
   return { family, attribution: Math.max(...errors), certificate: Math.max(...result.residual.map(Math.abs)), special }
 }
 
-const families = readdirSync(PARITY).sort()
+/** The checkpoints that stand for a family: all of `parity`, and those of `more` that bear its name. */
+function checkpoints(): string[] {
+  const modelType = (name: string) => JSON.parse(readFileSync(new URL(`more/${name}/config.json`, FIXTURES), 'utf8')).model_type
+  const parity = readdirSync(new URL('parity', FIXTURES)).map((name) => `parity/${name}`)
+  const more = readdirSync(new URL('more', FIXTURES)).filter((name) => modelType(name) === name)
+  return [...parity, ...more.map((name) => `more/${name}`)].sort((a, b) => (basename(a) < basename(b) ? -1 : 1))
+}
+
+const paths = checkpoints()
 const header = '| family | attribution | certificate | what is special |\n|---|---|---|---|\n'
 const BLOCK = /(<!-- families -->\n\n)([^]*?)(\n<!-- \/families -->)/
 
 describe('every family', async () => {
-  const measured = await Promise.all(families.map(measure))
+  const measured = await Promise.all(paths.map(measure))
   const line = ({ family, attribution, certificate, special }: Measured) => {
     return `| ${family} | ${attribution.toExponential(0)} | ${certificate.toExponential(0)} | ${special} |\n`
   }
@@ -76,7 +86,7 @@ describe('every family', async () => {
   const rows = (BLOCK.exec(readFileSync(README, 'utf8'))?.[2] ?? '').trim().split('\n').slice(2)
   const quoted = new Map(rows.map((row) => row.split('|').map((cell) => cell.trim())).map((cells) => [cells[1], cells]))
 
-  test('has a row in README, and no other', () => expect([...quoted.keys()]).toEqual(families))
+  test('has a row in README, and no other', () => expect([...quoted.keys()]).toEqual(paths.map((path) => basename(path))))
 
   // another processor rounds otherwise: the errors may differ, by less than ten times
   test.each(measured)('$family is as README says', ({ family, attribution, certificate, special }) => {

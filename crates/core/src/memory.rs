@@ -32,7 +32,8 @@ pub fn forward(config: &ModelConfig, lengths: &[usize], kept_rows: usize) -> u64
     let (d, z) = (config.d_model, config.n_heads * config.d_head);
     let attention = rows * (4 * d + 6 * z) + 3 * config.n_heads * longest * longest;
     let hidden = if config.mlp == MlpKind::Plain { 3 } else { 5 };
-    let mlp = rows * (5 * d + hidden * config.d_mlp.max(config.d_mlp_dense));
+    let shared = if let MlpKind::Experts { shared: Some(width), .. } = config.mlp { width } else { 0 };
+    let mlp = rows * (5 * d + hidden * config.d_mlp.max(config.d_mlp_dense).max(shared));
     let kept = kept_rows * (config.n_layers * (z + d) + 6 * d);
     4 * (attention.max(mlp) + kept) as u64
 }

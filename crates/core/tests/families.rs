@@ -6,11 +6,12 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::*;
 use logit_prism_core::attribution::{Attribution, Component, Kind, Unit};
+use logit_prism_core::config::{ModelConfig, RawConfig};
 use logit_prism_core::hook::{BlockPoint, HookPoint};
 use logit_prism_core::rows::Positions;
 use logit_prism_core::session::{Observation, Session};
 use logit_prism_core::tokenizer::Prompt;
-use serde_json::Value;
+use serde_json::{Value, json as object};
 use std::collections::BTreeSet;
 
 /// An f32 forward pass of models this small is this close; the promise to users is 1e-4.
@@ -239,6 +240,85 @@ families!(variants, "variants":
     stablelm_parallel,
     starcoder2_plain,
 );
+
+families!(more, "more":
+    arcee,
+    biogpt,
+    biogpt_untied,
+    cohere2,
+    cohere2_old,
+    ernie4_5,
+    exaone4,
+    exaone4_full,
+    exaone4_old,
+    flex_olmo,
+    glm,
+    glm_old,
+    granitemoe,
+    helium,
+    hunyuan_v1_dense,
+    hunyuan_v1_dense_old,
+    jais2,
+    ministral,
+    olmoe,
+    olmoe_bias,
+    persimmon,
+    persimmon_old,
+    qwen2_moe,
+    qwen2_moe_mixed,
+    seed_oss,
+    seed_oss_bias,
+    vaultgemma,
+    vaultgemma_gelu,
+);
+
+fn resolve(config: &Value) -> ModelConfig {
+    let raw = RawConfig::parse("config.json", config.to_string().as_bytes()).unwrap();
+    ModelConfig::resolve(raw, false).unwrap_or_else(|e| panic!("{config}: {e}"))
+}
+
+/// As far as the classes have names for them; `null` where one has none.
+#[test]
+fn a_missing_key_means_what_it_means_in_transformers() {
+    for (model_type, expected) in json(&fixture("defaults.json")).as_object().unwrap() {
+        let config = resolve(&object!({ "model_type": model_type }));
+        let mut found = serde_json::to_value(&config).unwrap();
+        let rotary: Vec<_> = (0..config.n_layers).filter_map(|l| config.rotary(l)).collect();
+        let mut thetas: Vec<f64> = rotary.iter().map(|r| r.theta).collect();
+        thetas.sort_by(f64::total_cmp);
+        thetas.dedup();
+        found["theta"] = object!(thetas);
+        found["rotaryDim"] = object!(rotary.first().map(|r| r.dim));
+        found["eps"] = object!(config.norm.eps);
+        for (name, value) in expected.as_object().unwrap().iter().filter(|(_, value)| !value.is_null()) {
+            assert_eq!(&found[name], value, "{model_type}: {name}");
+        }
+    }
+}
+
+#[test]
+fn null_is_an_even_split_and_not_a_missing_key() {
+    let config = resolve(&object!({ "model_type": "seed_oss", "head_dim": null, "num_key_value_heads": null,
+        "hidden_size": 64, "num_attention_heads": 16 }));
+    assert_eq!((config.d_head, config.n_key_value_heads), (4, 16));
+    assert_eq!(resolve(&object!({ "model_type": "ministral", "sliding_window": null })).windows, [None; 32]);
+}
+
+#[test]
+fn what_a_class_does_otherwise_is_refused_by_name() {
+    for (model_type, key, value) in [
+        ("olmoe", "clip_qkv", object!(8.0)),
+        ("cohere2", "use_parallel_block", object!(false)),
+        ("cohere2", "use_qk_norm", object!(true)),
+        ("cohere2", "position_embedding_type", object!("rope_neox")),
+        ("hunyuan_v1_dense", "use_cla", object!(true)),
+        ("hunyuan_v1_dense", "norm_type", object!("layer")),
+    ] {
+        let raw = object!({ "model_type": model_type, key: value }).to_string();
+        let refused = error(ModelConfig::resolve(RawConfig::parse("config.json", raw.as_bytes()).unwrap(), false));
+        assert_eq!((refused.code(), &refused.details()["key"]), ("CONFIG_UNSUPPORTED", &object!(key)), "{refused}");
+    }
+}
 
 #[test]
 fn models_that_are_no_sum_are_refused_with_the_reason() {

@@ -6,7 +6,6 @@ mod common;
 use common::fixture;
 use logit_prism_core::Result;
 use logit_prism_core::config::{ModelConfig, RawConfig};
-use logit_prism_core::ops::Activation;
 
 fn resolve(name: &str) -> Result<ModelConfig> {
     let path = fixture(&format!("hub/{name}.json"));
@@ -100,37 +99,5 @@ fn none_is_left_out() {
         let name = entry.unwrap().file_name().into_string().unwrap().replace(".json", "");
         let elsewhere = ["bloom-560m", "gpt-oss-20b"].contains(&&*name);
         assert!(elsewhere || KNOWN.iter().any(|(known, _)| *known == name), "{name} has no test");
-    }
-}
-
-/// Every value that a config leaves out is the one that the family's transformers class takes (make_defaults.py).
-#[test]
-fn missing_keys_have_the_defaults_of_their_class() {
-    let all = common::json(&fixture("defaults.json"));
-    for (model_type, expected) in all["families"].as_object().unwrap() {
-        let json = format!(r#"{{"model_type": "{model_type}"}}"#);
-        let c = ModelConfig::resolve(RawConfig::parse(model_type, json.as_bytes()).unwrap(), false).unwrap();
-        let number = |key: &str| expected[key].as_u64().map(|n| n as usize);
-        let sizes = [c.n_layers, c.n_heads, c.d_model, c.d_head, c.d_vocab].map(Some);
-        let known = ["n_layers", "n_heads", "d_model", "d_head", "d_vocab"].map(number);
-        assert_eq!(sizes, known, "{model_type}: layers, heads, d_model, d_head, d_vocab");
-        // layer norms whose ε is fixed in the class have no key for it
-        assert_eq!(c.norm.eps, expected["eps"].as_f64().unwrap_or(1e-5), "{model_type}: ε");
-        let full = c.windows.iter().position(Option::is_none).unwrap_or(0); // the fixture has θ of the full layers
-        let theta = c.rotary(full).map(|rotary| rotary.theta);
-        let fixed = ["gptj", "codegen"].contains(&model_type.as_str()).then_some(10_000.0);
-        assert_eq!(theta, expected["theta"].as_f64().or(fixed), "{model_type}: θ");
-        let windows: Vec<Option<usize>> = serde_json::from_value(expected["windows"].clone()).unwrap();
-        assert_eq!(c.windows, windows, "{model_type}: windows");
-        assert_eq!(c.tied_embeddings, expected["tied"].as_bool().unwrap(), "{model_type}: tied");
-        assert_eq!(Some(c.logit_scale), expected["logit_scale"].as_f64(), "{model_type}: logit scale");
-        assert_eq!(c.logit_cap, expected["logit_cap"].as_f64(), "{model_type}: cap");
-        let fixed = match model_type.as_str() {
-            "bloom" => Some("gelu_new"),
-            "mpt" => Some("gelu"),
-            _ => None,
-        };
-        let activation = expected["activation"].as_str().or(fixed).and_then(Activation::by_name);
-        assert_eq!(Some(c.activation), activation, "{model_type}: activation");
     }
 }

@@ -308,6 +308,7 @@ fn the_mean_is_measured_by_the_mean_logit() {
     let normed = [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 2.0];
     let result = whole([difference(), against_mean()], [0.0; 8], normed, OnViolation::Warn).unwrap();
     assert_eq!(result.certificates.iter().map(|c| c.measured).collect::<Vec<_>>(), [-18.5, 18.0]);
+    assert_eq!(result.after_cap, [-18.5, 18.0]); // there is no cap
 }
 
 fn certificate(total: f64, measured: f64) -> Certificate {

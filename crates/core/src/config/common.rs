@@ -113,6 +113,12 @@ pub(super) fn llama_biases(raw: &RawConfig) -> Result<Biases> {
     Ok(Biases { qkv: attention, attn_out: attention, mlp: raw.flag("mlp_bias", false)?, ..Biases::default() })
 }
 
+/// `sliding_window`, the default where it is missing, none where it is `null`.
+pub(super) fn sliding_window(raw: &RawConfig, default: usize) -> Result<Option<usize>> {
+    let window = raw.optional_count("sliding_window", limits::CONTEXT)?;
+    Ok(window.or(Some(default).filter(|_| !raw.is_null("sliding_window"))))
+}
+
 /// The window of every layer: where `layer_types` says `sliding_attention`, or else where `default` does.
 pub(super) fn windows(
     raw: &RawConfig,

@@ -30,6 +30,8 @@ pub struct Layout {
     pub attn_out: &'static str,
     /// The MLP.
     pub mlp: MlpNames,
+    /// The expert that every token gets.
+    pub shared_expert: Option<SharedExpertNames>,
     /// Norm before the unembedding.
     pub ln_final: &'static str,
     /// Unembedding, [d_vocab, d_model].
@@ -71,9 +73,10 @@ pub enum MlpNames {
         /// Gate, up and out of a layer without experts.
         dense: [&'static str; 3],
     },
-    /// Router, and all experts in one tensor: gate and up column by column in turn [n_experts, d_model, 2 d_mlp], and
-    /// out [n_experts, d_mlp, d_model], with biases (gpt-oss).
+    /// Router, and all experts in two tensors.
     StackedExperts {
+        /// How they are stacked.
+        stacking: Stacking,
         /// [n_experts, d_model]
         router: &'static str,
         /// Gate and up.
@@ -81,6 +84,26 @@ pub enum MlpNames {
         /// Out.
         output: &'static str,
     },
+}
+
+/// How the matrices of all experts are stored in one tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Stacking {
+    /// Gate and up column by column in turn [n_experts, d_model, 2 d_mlp], and out [n_experts, d_mlp, d_model], with
+    /// biases (gpt-oss).
+    ColumnsInTurn,
+    /// As `torch.nn.Linear`: all of gate, then all of up [n_experts, 2 d_mlp, d_model], and out [n_experts, d_model,
+    /// d_mlp], without biases (GraniteMoE).
+    RowsInBlocks,
+}
+
+/// Where the expert lies that every token gets.
+#[derive(Debug, Clone, Copy)]
+pub struct SharedExpertNames {
+    /// Gate, up and out.
+    pub mlp: [&'static str; 3],
+    /// What gives its score, [1, d_model].
+    pub score: &'static str,
 }
 
 /// How a linear layer's matrix is stored.
@@ -108,6 +131,7 @@ impl Layout {
         sinks: None,
         attn_out: "layers.{l}.self_attn.o_proj",
         mlp: MlpNames::Gated(["layers.{l}.mlp.gate_proj", "layers.{l}.mlp.up_proj", "layers.{l}.mlp.down_proj"]),
+        shared_expert: None,
         ln_final: "norm",
         unembed: "lm_head",
         orientation: Orientation::OutIn,

@@ -10,7 +10,7 @@ mod raw;
 mod rope;
 mod spec;
 
-pub use layout::{Layout, MlpNames, Orientation, Qkv};
+pub use layout::{Layout, MlpNames, Orientation, Qkv, SharedExpertNames, Stacking};
 pub use raw::RawConfig;
 pub use spec::*;
 
@@ -212,7 +212,9 @@ impl ModelConfig {
         let plural = if self.n_key_value_heads == 1 { "" } else { "s" };
         let shared = format!("{} key-value head{plural}", self.n_key_value_heads);
         note(self.n_key_value_heads < self.n_heads, &shared);
-        note(self.qk_norm.is_some(), "norm of queries and keys");
+        let after = self.qk_norm.is_some_and(|norm| norm.after_rotary);
+        note(self.qk_norm.is_some() && !after, "norm of queries and keys");
+        note(after, "norm of queries and keys after the rotation");
         note(self.clip_qkv.is_some(), "queries, keys and values clipped");
         note(matches!(self.positions, Positions::Alibi(_)), "ALiBi");
         if let Positions::Rotary { layers } = &self.positions {
@@ -232,8 +234,9 @@ impl ModelConfig {
         let usual = (self.d_head as f64).powf(-0.5);
         let unusual = !uneven && (self.attention_scale[0] - usual).abs() > 1e-12;
         note(unusual, &format!("scores × {}, not 1/√d_head", short(self.attention_scale[0])));
-        if let MlpKind::Experts { n_experts, top_k, .. } = self.mlp {
-            note(true, &format!("{top_k} of {n_experts} experts"));
+        if let MlpKind::Experts { n_experts, top_k, shared, .. } = self.mlp {
+            let shared = if shared.is_some() { " and a shared one" } else { "" };
+            note(true, &format!("{top_k} of {n_experts} experts{shared}"));
         }
         note(self.residual_multiplier != 1.0, &format!("writes × {}", self.residual_multiplier));
         note(self.logit_scale != 1.0, &format!("logits × {}", self.logit_scale));

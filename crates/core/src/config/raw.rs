@@ -304,6 +304,14 @@ impl RawConfig {
         if self.flag(key, false)? { Err(self.unsupported(key, reason)) } else { Ok(()) }
     }
 
+    /// A switch, on where it is missing, whose other setting is not implemented.
+    ///
+    /// # Errors
+    /// `CONFIG_UNSUPPORTED` where it is off, `CONFIG_INVALID` where it is no switch.
+    pub fn must_be_on(&self, key: &str, reason: &str) -> Result<()> {
+        if self.flag(key, true)? { Ok(()) } else { Err(self.unsupported(key, reason)) }
+    }
+
     /// A list or object that must be empty.
     ///
     /// # Errors
@@ -399,6 +407,9 @@ mod tests {
         let c = raw(r#"{"on": true, "off": false, "list": [1], "none": [], "map": {}}"#);
         assert_eq!(c.must_be_off("on", "no").unwrap_err().code(), "CONFIG_UNSUPPORTED");
         c.must_be_off("off", "no").unwrap();
+        assert_eq!(c.must_be_on("off", "no").unwrap_err().code(), "CONFIG_UNSUPPORTED");
+        c.must_be_on("on", "no").unwrap();
+        c.must_be_on("absent", "no").unwrap();
         assert_eq!(c.must_be_empty("list", "no").unwrap_err().code(), "CONFIG_UNSUPPORTED");
         assert_eq!(c.must_be_empty("on", "no").unwrap_err().code(), "CONFIG_UNSUPPORTED");
         c.must_be_empty("none", "no").unwrap();

@@ -181,6 +181,13 @@ pub(super) fn every_layer(rotary: Rotary, n_layers: usize) -> Positions {
     Positions::Rotary { layers: vec![Some(rotary); n_layers] }
 }
 
+/// No positions in the layers without a window.
+pub(super) fn only_in_windows(config: &mut super::ModelConfig) {
+    if let Positions::Rotary { layers } = &mut config.positions {
+        layers.iter_mut().zip(&config.windows).filter(|(_, w)| w.is_none()).for_each(|(rotary, _)| *rotary = None);
+    }
+}
+
 /// The longest prompt: dynamic scaling is there to go beyond `max_position_embeddings`, up to its factor.
 pub(super) fn longest(positions: &Positions, n_context: usize) -> usize {
     let Positions::Rotary { layers } = positions else { return n_context };

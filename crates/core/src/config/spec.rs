@@ -190,7 +190,7 @@ impl RotaryScaling {
     }
 }
 
-/// A norm of queries and keys, before the rotation.
+/// A norm of queries and keys.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QkNorm {
@@ -198,6 +198,15 @@ pub struct QkNorm {
     pub norm: Norm,
     /// What it is taken over.
     pub span: QkSpan,
+    /// Whether it comes after the rotation (HunYuan), not before.
+    pub after_rotary: bool,
+}
+
+impl QkNorm {
+    /// Before the rotation.
+    pub fn new(norm: Norm, span: QkSpan) -> Self {
+        QkNorm { norm, span, after_rotary: false }
+    }
 }
 
 /// What a norm of queries and keys is taken over.
@@ -230,6 +239,8 @@ pub enum MlpKind {
         top_k: usize,
         /// How router logits become gates.
         gating: Gating,
+        /// Hidden width of a gated MLP that every token gets besides, times the sigmoid of a score of its own (Qwen 2 MoE).
+        shared: Option<usize>,
         /// gpt-oss: `clamp`, then `(up + 1) · gate · σ(alpha · gate)` in place of the activation.
         swiglu: Option<ClampedSwiglu>,
     },

@@ -44,6 +44,8 @@ pub struct QkNorms {
     pub k: NormLayer,
     /// Each head, or all together.
     pub span: QkSpan,
+    /// Whether they come after the rotation.
+    pub after_rotary: bool,
 }
 
 impl Attention {
@@ -97,13 +99,17 @@ impl Attention {
         Ok(by_head.transpose(0, 1)?.contiguous()?)
     }
 
-    /// Queries and keys as the scores use them: normed, then turned.
+    /// Queries and keys as the scores use them: normed, then turned, or the other way round.
     fn turned(&self, mut q: Tensor, mut k: Tensor, pass: &Pass) -> Result<(Tensor, Tensor)> {
-        if let Some(norms) = &self.qk_norm {
+        let norms = |after: bool| self.qk_norm.as_ref().filter(|norms| norms.after_rotary == after);
+        if let Some(norms) = norms(false) {
             (q, k) = (norms.apply(&norms.q, &q)?, norms.apply(&norms.k, &k)?);
         }
         if let (Some(rotary), Some(angles)) = (&self.rotary, &pass.angles) {
             (q, k) = (ops::rotate(&q, angles, rotary.style)?, ops::rotate(&k, angles, rotary.style)?);
+        }
+        if let Some(norms) = norms(true) {
+            (q, k) = (norms.apply(&norms.q, &q)?, norms.apply(&norms.k, &k)?);
         }
         Ok((q, k))
     }

@@ -2,9 +2,13 @@
 //! over at the end is refused. Linear layers come out as `[in, out]`, whatever their order and orientation on disk.
 
 use super::attention::score_rule;
-use super::{Attention, Block, Embed, Experts, Gated, Linear, Mlp, NormLayer, QkNorms, Transformer, Unembed};
+use super::{
+    Attention, Block, Embed, Experts, Gated, Linear, Mlp, NormLayer, QkNorms, SharedExpert, Transformer, Unembed,
+};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Gain, Layout, MlpKind, MlpNames, ModelConfig, Norm, Orientation, Positions, QkNorm, QkSpan, Qkv};
+use crate::config::{
+    Gain, Layout, MlpKind, MlpNames, ModelConfig, Norm, Orientation, Positions, QkNorm, QkSpan, Qkv, Stacking,
+};
 use crate::error::{PrismError, Result};
 use candle_core::{DType, Device, Tensor};
 
@@ -142,7 +146,12 @@ impl Loader<'_> {
             self.norm_of(&name, norm.norm, &shape)
         };
         let [q, k] = c.layout.qk_norm;
-        Ok(QkNorms { q: load(q, c.n_heads)?, k: load(k, c.n_key_value_heads)?, span: norm.span })
+        Ok(QkNorms {
+            q: load(q, c.n_heads)?,
+            k: load(k, c.n_key_value_heads)?,
+            span: norm.span,
+            after_rotary: norm.after_rotary,
+        })
     }
 
     fn mlp(&self, l: usize) -> Result<Mlp> {
@@ -151,10 +160,7 @@ impl Loader<'_> {
         let bias = c.biases.mlp;
         let at = |name: &str| Layout::at(name, l);
         let gated = |names: [&str; 3], e: usize| {
-            let name = |name: &str| at(name).replace("{e}", &e.to_string());
-            let part = |n: &str| self.linear(&name(n), c.d_model, width, bias);
-            let gate_up = side_by_side(&[part(names[0])?, part(names[1])?])?;
-            self.gated(gate_up, self.linear(&name(names[2]), width, c.d_model, bias)?, None)
+            self.gated_from(names.map(|name| at(name).replace("{e}", &e.to_string())), width)
         };
         match (kind, c.layout.mlp) {
             (MlpKind::Plain, MlpNames::Plain([input, output])) => Ok(Mlp::Plain {
@@ -172,10 +178,11 @@ impl Loader<'_> {
             }
             (MlpKind::Experts { n_experts, .. }, MlpNames::Experts { router, experts, .. }) => {
                 let all = (0..n_experts).map(|e| gated(experts, e)).collect::<Result<_>>()?;
-                self.experts(&at(router), kind, all)
+                self.experts(&at(router), kind, all, l)
             }
-            (MlpKind::Experts { .. }, MlpNames::StackedExperts { router, gate_up, output }) => {
-                self.experts(&at(router), kind, self.stacked(&at(gate_up), &at(output), kind)?)
+            (MlpKind::Experts { .. }, MlpNames::StackedExperts { stacking, router, gate_up, output }) => {
+                let all = self.stacked(&at(gate_up), &at(output), kind, stacking)?;
+                self.experts(&at(router), kind, all, l)
             }
             (kind, names) => {
                 let problem = format!("{kind:?} cannot be read from {names:?}");
@@ -184,23 +191,47 @@ impl Loader<'_> {
         }
     }
 
+    /// A gated MLP from the names of its gate, up and out.
+    fn gated_from(&self, [gate, up, output]: [String; 3], width: usize) -> Result<Gated> {
+        let (d_model, bias) = (self.config.d_model, self.config.biases.mlp);
+        let part = |name: &str| self.linear(name, d_model, width, bias);
+        let gate_up = side_by_side(&[part(&gate)?, part(&up)?])?;
+        self.gated(gate_up, self.linear(&output, width, d_model, bias)?, None)
+    }
+
     fn gated(&self, gate_up: Linear, output: Linear, kind: Option<MlpKind>) -> Result<Gated> {
         let swiglu = if let Some(MlpKind::Experts { swiglu, .. }) = kind { swiglu } else { None };
         Ok(Gated { gate_up, activation: self.config.activation, swiglu, output })
     }
 
-    fn experts(&self, router: &str, kind: MlpKind, experts: Vec<Gated>) -> Result<Mlp> {
-        let MlpKind::Experts { top_k, gating, n_experts, .. } = kind else {
+    fn experts(&self, router: &str, kind: MlpKind, experts: Vec<Gated>, l: usize) -> Result<Mlp> {
+        let MlpKind::Experts { top_k, gating, n_experts, shared, .. } = kind else {
             return Err(PrismError::Internal { place: "experts".into(), problem: "no experts".into() });
         };
         let router = self.linear(router, self.config.d_model, n_experts, self.config.biases.router)?;
-        Ok(Mlp::Experts(Experts { router, gating, top_k, experts }))
+        let shared = match (shared, self.config.layout.shared_expert) {
+            (Some(width), Some(names)) => Some(SharedExpert {
+                score: self.linear(&Layout::at(names.score, l), self.config.d_model, 1, false)?,
+                expert: self.gated_from(names.mlp.map(|name| Layout::at(name, l)), width)?,
+            }),
+            _ => None,
+        };
+        Ok(Mlp::Experts(Experts { router, gating, top_k, experts, shared }))
     }
 
-    /// Experts from one tensor for all of them, gate and up column by column in turn.
-    fn stacked(&self, gate_up: &str, output: &str, kind: MlpKind) -> Result<Vec<Gated>> {
+    /// Experts from two tensors for all of them.
+    fn stacked(&self, gate_up: &str, output: &str, kind: MlpKind, stacking: Stacking) -> Result<Vec<Gated>> {
         let MlpKind::Experts { n_experts: n, .. } = kind else { return Ok(Vec::new()) };
         let (d, m) = (self.config.d_model, self.config.d_mlp);
+        if stacking == Stacking::RowsInBlocks {
+            let gate_ups = self.tensor(&format!("{gate_up}.weight"), &[n, 2 * m, d])?;
+            let outputs = self.tensor(&format!("{output}.weight"), &[n, d, m])?;
+            let linear = |weights: &Tensor, e: usize| -> Result<Linear> {
+                Ok(Linear { weight: weights.get(e)?.t()?.contiguous()?, bias: None })
+            };
+            let expert = |e| self.gated(linear(&gate_ups, e)?, linear(&outputs, e)?, Some(kind));
+            return (0..n).map(expert).collect();
+        }
         let name = |name: &str| format!("{name}_bias");
         let in_turn: Vec<u32> = (0..2).flat_map(|first| (0..m as u32).map(move |i| 2 * i + first)).collect();
         let in_turn = Tensor::new(in_turn, self.device)?;

@@ -1,5 +1,5 @@
 //! The MLP: `act(x W_in + b_in) W_out + b_out`, gated: `(act(x W_gate) ⊙ x W_up) W_out`, or several of those of which a
-//! router chooses: `Σ_e g_e E_e(x)`.
+//! router chooses: `Σ_e g_e E_e(x)`, and perhaps one that every token gets: `+ σ(x w) E(x)`.
 
 use super::Linear;
 use crate::config::{ClampedSwiglu, Gating};
@@ -49,6 +49,16 @@ pub struct Experts {
     pub top_k: usize,
     /// All of them.
     pub experts: Vec<Gated>,
+    /// One that every token gets.
+    pub shared: Option<SharedExpert>,
+}
+
+/// An expert that every token gets, times the sigmoid of its score.
+pub struct SharedExpert {
+    /// [d_model, 1]
+    pub score: Linear,
+    /// The expert.
+    pub expert: Gated,
 }
 
 impl Mlp {
@@ -71,13 +81,31 @@ impl Mlp {
             }
             Mlp::Experts(experts) => {
                 let gates = tap.rows(at(RouterWeights), experts.gates(x)?)?;
-                experts.mixed(x, &gates)
+                let mixed = experts.mixed(x, &gates)?;
+                match &experts.shared {
+                    Some(shared) => Ok((mixed + shared.forward(x)?)?),
+                    None => Ok(mixed),
+                }
             }
         }
     }
 }
 
+impl SharedExpert {
+    /// `σ(x w) E(x)`
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let share = (self.score.forward(x)?.neg()?.exp()? + 1.0)?.recip()?;
+        Ok(self.expert.forward(x)?.broadcast_mul(&share)?)
+    }
+}
+
 impl Gated {
+    /// All of it, out of sight: an expert has no hook points of its own.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (gate, up) = self.gate_and_up(x)?;
+        self.output.forward(&self.hidden(&gate, &up)?)
+    }
+
     fn gate_and_up(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         let both = self.gate_up.forward(x)?;
         let d_mlp = both.dim(1)? / 2;
@@ -129,8 +157,7 @@ impl Experts {
                 continue;
             }
             let rows = Tensor::new(rows, x.device())?;
-            let (gate, up) = expert.gate_and_up(&x.index_select(&rows, 0)?)?;
-            let out = expert.output.forward(&expert.hidden(&gate, &up)?)?;
+            let out = expert.forward(&x.index_select(&rows, 0)?)?;
             let weight = gates.narrow(D::Minus1, e, 1)?.contiguous()?.index_select(&rows, 0)?;
             sum = sum.index_add(&rows, &out.broadcast_mul(&weight)?, 0)?;
         }

@@ -8,7 +8,7 @@ use crate::error::Result;
 pub(super) const FAMILY: Family =
     Family { model_type: "cohere", resolve, harmless: &["pretraining_tp", "model_max_length"] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults {
+pub(super) const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_vocab: 256000,
     d_model: 8192,
     d_mlp: 22528,
@@ -24,14 +24,20 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    cohere(raw, &mut config)?;
+    if raw.flag("use_qk_norm", false)? {
+        config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::HeadOwnGain));
+    }
+    Ok(config)
+}
+
+/// The block that Cohere's first and second models share.
+pub(super) fn cohere(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
     let attention = raw.flag("attention_bias", false)?;
     config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
     config.norm = Norm { bias: false, ..Norm::layer(config.norm.eps) };
     config.parallel = true;
     config.layout = Layout { ln2: None, ..Layout::LLAMA };
-    if raw.flag("use_qk_norm", false)? {
-        config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::HeadOwnGain });
-    }
     config.logit_scale = raw.positive("logit_scale", 0.0625)?;
-    Ok(config)
+    Ok(())
 }

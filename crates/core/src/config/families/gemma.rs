@@ -31,6 +31,10 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         config.activation = Activation::GeluNew;
     }
     gemma(raw, &mut config)?;
+    // the class reads "gelu" as the tanh form, with which all Gemmas were trained; those of later Gemmas do not
+    if config.activation == Activation::Gelu {
+        config.activation = Activation::GeluNew;
+    }
     Ok(config)
 }
 

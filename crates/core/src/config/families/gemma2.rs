@@ -8,7 +8,7 @@ use crate::error::Result;
 pub(super) const FAMILY: Family =
     Family { model_type: "gemma2", resolve, harmless: &["hidden_act", "cache_implementation", "sliding_window_size"] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults {
+pub(super) const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_vocab: 256000,
     d_model: 2304,
     d_mlp: 9216,
@@ -25,11 +25,17 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
     gemma2(raw, &mut config)?;
+    caps_and_windows(raw, &mut config)?;
+    Ok(config)
+}
+
+/// Caps of scores and logits, and windows in every other layer.
+pub(super) fn caps_and_windows(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
     config.score_cap = raw.optional_positive_or("attn_logit_softcapping", 50.0)?;
     config.logit_cap = raw.optional_positive_or("final_logit_softcapping", 30.0)?;
     let window = raw.count("sliding_window", 4096, limits::CONTEXT)?;
     config.windows = windows(raw, config.n_layers, Some(window), |l| l % 2 == 0)?;
-    Ok(config)
+    Ok(())
 }
 
 /// The block that Gemma 2 and 3 share: four norms, scores by a scale of their own.

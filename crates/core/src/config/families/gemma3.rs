@@ -29,7 +29,7 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
     super::gemma2::gemma2(raw, &mut config)?;
-    config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::Head });
+    config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::Head));
     config.logit_cap = raw.optional_positive("final_logit_softcapping")?;
     let window = raw.count("sliding_window", 4096, limits::CONTEXT)?;
     let nth = raw.count(raw.either("sliding_window_pattern", "_sliding_window_pattern")?, 6, limits::LAYERS)?;

@@ -7,7 +7,7 @@ use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "glm4", resolve, harmless: &[] };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults {
+pub(super) const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_vocab: 151552,
     d_mlp: 13696,
     n_layers: 40,

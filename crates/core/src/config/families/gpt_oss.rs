@@ -2,7 +2,10 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like, windows};
-use crate::config::{Biases, ClampedSwiglu, Gating, Layout, MlpKind, MlpNames, ModelConfig, RawConfig, limits};
+use crate::config::{
+    Biases, ClampedSwiglu, Gating, Layout, MlpKind, MlpNames, ModelConfig, Positions, RawConfig, RotaryScaling,
+    Stacking, limits,
+};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family {
@@ -26,10 +29,10 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 };
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
-    if !raw.has("rope_parameters") && !raw.has("rope_scaling") {
-        return Err(raw.unsupported("rope_parameters", "the class then takes a scaling of its own; write it out"));
-    }
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    if let (false, Positions::Rotary { layers }) = (names_a_scaling(raw)?, &mut config.positions) {
+        layers.iter_mut().flatten().for_each(|rotary| rotary.scaling = class_scaling());
+    }
     let attention = raw.flag("attention_bias", true)?;
     config.biases = Biases { qkv: attention, attn_out: attention, mlp: true, router: true, unembed: false };
     config.attention_sinks = true;
@@ -42,11 +45,13 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         n_experts,
         top_k: raw.count("num_experts_per_tok", 4, n_experts)?,
         gating: Gating::SoftmaxOfChosen,
+        shared: None,
         swiglu: Some(ClampedSwiglu { alpha, limit }),
     };
     config.layout = Layout {
         sinks: Some("layers.{l}.self_attn.sinks"),
         mlp: MlpNames::StackedExperts {
+            stacking: Stacking::ColumnsInTurn,
             router: "layers.{l}.mlp.router",
             gate_up: "layers.{l}.mlp.experts.gate_up_proj",
             output: "layers.{l}.mlp.experts.down_proj",
@@ -54,4 +59,26 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         ..Layout::LLAMA
     };
     Ok(config)
+}
+
+/// Whether the config says how angles are scaled; a θ without it would be ignored by the class.
+fn names_a_scaling(raw: &RawConfig) -> Result<bool> {
+    let named = raw.has("rope_parameters") || raw.has("rope_scaling");
+    if !named && raw.has("rope_theta") {
+        return Err(raw.unsupported("rope_theta", "the class ignores it without rope_parameters or rope_scaling"));
+    }
+    Ok(named)
+}
+
+/// What the class takes where the config says nothing.
+fn class_scaling() -> RotaryScaling {
+    let factor: f64 = 32.0;
+    RotaryScaling::Yarn {
+        factor,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        truncate: false,
+        original: 4096,
+        attention_factor: 0.1 * factor.ln() + 1.0,
+    }
 }

@@ -26,7 +26,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let n_experts = raw.count("num_local_experts", 8, limits::EXPERTS)?;
     let top_k = raw.count("num_experts_per_tok", 2, n_experts)?;
     // the softmax over all experts is renormalised over the chosen: the softmax over the chosen
-    config.mlp = MlpKind::Experts { n_experts, top_k, gating: Gating::SoftmaxOfChosen, swiglu: None };
+    config.mlp = MlpKind::Experts { n_experts, top_k, gating: Gating::SoftmaxOfChosen, shared: None, swiglu: None };
     config.layout = Layout {
         mlp: MlpNames::Experts {
             router: "layers.{l}.block_sparse_moe.gate",

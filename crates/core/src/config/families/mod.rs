@@ -1,13 +1,20 @@
 //! The families, a file each: from the raw keys of a config to a [`ModelConfig`], or a refusal with its reason. Each file
 //! cites its transformers class for the defaults of missing keys and for the mathematics.
 
+mod arcee;
+mod biogpt;
 mod bloom;
 mod codegen;
 mod cohere;
+mod cohere2;
+mod ernie4_5;
+mod exaone4;
 mod falcon;
+mod flex_olmo;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod glm;
 mod glm4;
 mod gpt2;
 mod gpt_bigcode;
@@ -16,7 +23,12 @@ mod gpt_neox;
 mod gpt_oss;
 mod gptj;
 mod granite;
+mod granitemoe;
+mod helium;
+mod hunyuan_v1_dense;
+mod jais2;
 mod llama;
+mod ministral;
 mod mistral;
 mod mixtral;
 mod mpt;
@@ -24,15 +36,20 @@ mod nemotron;
 mod olmo;
 mod olmo2;
 mod olmo3;
+mod olmoe;
 mod opt;
+mod persimmon;
 mod phi;
 mod phi3;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
+mod vaultgemma;
 
 use super::{ModelConfig, RawConfig};
 use crate::error::{PrismError, Result};
@@ -46,13 +63,20 @@ pub(super) struct Family {
 }
 
 pub(super) const ALL: &[Family] = &[
+    arcee::FAMILY,
+    biogpt::FAMILY,
     bloom::FAMILY,
     codegen::FAMILY,
     cohere::FAMILY,
+    cohere2::FAMILY,
+    ernie4_5::FAMILY,
+    exaone4::FAMILY,
     falcon::FAMILY,
+    flex_olmo::FAMILY,
     gemma::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
+    glm::FAMILY,
     glm4::FAMILY,
     gpt2::FAMILY,
     gpt_bigcode::FAMILY,
@@ -61,7 +85,12 @@ pub(super) const ALL: &[Family] = &[
     gpt_oss::FAMILY,
     gptj::FAMILY,
     granite::FAMILY,
+    granitemoe::FAMILY,
+    helium::FAMILY,
+    hunyuan_v1_dense::FAMILY,
+    jais2::FAMILY,
     llama::FAMILY,
+    ministral::FAMILY,
     mistral::FAMILY,
     mixtral::FAMILY,
     mpt::FAMILY,
@@ -69,15 +98,20 @@ pub(super) const ALL: &[Family] = &[
     olmo::FAMILY,
     olmo2::FAMILY,
     olmo3::FAMILY,
+    olmoe::FAMILY,
     opt::FAMILY,
+    persimmon::FAMILY,
     phi::FAMILY,
     phi3::FAMILY,
     qwen2::FAMILY,
+    qwen2_moe::FAMILY,
     qwen3::FAMILY,
     qwen3_moe::FAMILY,
+    seed_oss::FAMILY,
     smollm3::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
+    vaultgemma::FAMILY,
 ];
 
 /// Models whose residual stream is not the sum of what their components wrote, and why.

@@ -19,7 +19,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
 pub(super) fn olmo2(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
     let attention = raw.flag("attention_bias", false)?;
     config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
-    config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::AllHeads });
+    config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::AllHeads));
     config.layout = Layout {
         ln1: None,
         ln1_post: Some("layers.{l}.post_attention_layernorm"),

@@ -11,7 +11,7 @@ pub(super) const FAMILY: Family = Family {
     harmless: &["attention_dropout", "dropout", "activation_dropout", "layerdrop", "init_std", "intermediate_size"],
 };
 
-const LAYOUT: Layout = Layout {
+pub(super) const LAYOUT: Layout = Layout {
     prefixes: &["model.decoder.", "decoder."],
     embed: "embed_tokens.weight",
     pos_embed: Some("embed_positions.weight"),

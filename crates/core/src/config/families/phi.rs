@@ -36,7 +36,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     config.mlp = MlpKind::Plain;
     config.biases = Biases { unembed: true, ..gpt2::ALL_BIASES };
     if raw.flag("qk_layernorm", false)? {
-        config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::Head });
+        config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::Head));
     }
     config.layout = LAYOUT;
     Ok(config)

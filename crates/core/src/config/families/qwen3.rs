@@ -14,7 +14,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
     let attention = raw.flag("attention_bias", false)?;
     config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
-    config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::Head });
+    config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::Head));
     let window = super::qwen2::window(raw, Some(4096))?;
     let first = raw.count_from_0("max_window_layers", 28, limits::LAYERS)?;
     config.windows = windows(raw, config.n_layers, window, |l| window.is_some() && l >= first)?;

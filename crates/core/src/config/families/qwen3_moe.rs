@@ -21,31 +21,38 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
     ..LlamaDefaults::LLAMA
 };
 
+/// Where experts lie that are kept one by one, and the MLPs of layers without.
+pub(super) const EXPERTS: MlpNames = MlpNames::Experts {
+    router: "layers.{l}.mlp.gate",
+    experts: [
+        "layers.{l}.mlp.experts.{e}.gate_proj",
+        "layers.{l}.mlp.experts.{e}.up_proj",
+        "layers.{l}.mlp.experts.{e}.down_proj",
+    ],
+    dense: ["layers.{l}.mlp.gate_proj", "layers.{l}.mlp.up_proj", "layers.{l}.mlp.down_proj"],
+};
+
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
     let attention = raw.flag("attention_bias", false)?;
     config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
-    config.qk_norm = Some(QkNorm { norm: config.norm, span: QkSpan::Head });
+    config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::Head));
     config.windows = vec![super::qwen2::window(raw, Some(4096))?; config.n_layers];
-    let n_experts = raw.count(raw.either("num_experts", "num_local_experts")?, 128, limits::EXPERTS)?;
-    let top_k = raw.count("num_experts_per_tok", 8, n_experts)?;
+    experts(raw, &mut config, [128, 8, 768])?;
+    Ok(config)
+}
+
+/// Experts that are kept one by one, and which layers have them; `defaults` are those of their number, of how many a
+/// token gets, and of their width.
+pub(super) fn experts(raw: &RawConfig, config: &mut ModelConfig, defaults: [usize; 3]) -> Result<()> {
+    let n_experts = raw.count(raw.either("num_experts", "num_local_experts")?, defaults[0], limits::EXPERTS)?;
+    let top_k = raw.count("num_experts_per_tok", defaults[1], n_experts)?;
     let gating = if raw.flag("norm_topk_prob", false)? { Gating::SoftmaxOfChosen } else { Gating::Softmax };
-    config.mlp = MlpKind::Experts { n_experts, top_k, gating, swiglu: None };
-    config.d_mlp = raw.count("moe_intermediate_size", 768, limits::D_MLP)?;
+    config.mlp = MlpKind::Experts { n_experts, top_k, gating, shared: None, swiglu: None };
+    config.d_mlp = raw.count("moe_intermediate_size", defaults[2], limits::D_MLP)?;
     let step = raw.count("decoder_sparse_step", 1, limits::LAYERS)?;
     let dense = raw.counts("mlp_only_layers")?.unwrap_or_default();
     config.dense_layers = (0..config.n_layers).filter(|l| dense.contains(l) || (l + 1) % step != 0).collect();
-    config.layout = Layout {
-        mlp: MlpNames::Experts {
-            router: "layers.{l}.mlp.gate",
-            experts: [
-                "layers.{l}.mlp.experts.{e}.gate_proj",
-                "layers.{l}.mlp.experts.{e}.up_proj",
-                "layers.{l}.mlp.experts.{e}.down_proj",
-            ],
-            dense: ["layers.{l}.mlp.gate_proj", "layers.{l}.mlp.up_proj", "layers.{l}.mlp.down_proj"],
-        },
-        ..Layout::LLAMA
-    };
-    Ok(config)
+    config.layout = Layout { mlp: EXPERTS, ..Layout::LLAMA };
+    Ok(())
 }

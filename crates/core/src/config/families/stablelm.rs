@@ -28,7 +28,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     }
     if raw.flag("qk_layernorm", false)? {
         let norm = Norm { bias: false, ..config.norm };
-        config.qk_norm = Some(QkNorm { norm, span: QkSpan::HeadSplitGain });
+        config.qk_norm = Some(QkNorm::new(norm, QkSpan::HeadSplitGain));
         config.layout.qk_norm = ["layers.{l}.self_attn.q_layernorm.norms", "layers.{l}.self_attn.k_layernorm.norms"];
     }
     Ok(config)

@@ -1,0 +1,29 @@
+//! Granite with experts, in stacked tensors. Defaults: `transformers` `GraniteMoeConfig`.
+
+use super::Family;
+use crate::config::common::{LlamaDefaults, llama_like};
+use crate::config::{Biases, Gating, Layout, MlpKind, MlpNames, ModelConfig, RawConfig, Stacking, limits};
+use crate::error::Result;
+
+pub(super) const FAMILY: Family =
+    Family { model_type: "granitemoe", resolve, harmless: &["output_router_logits", "router_aux_loss_coef"] };
+
+fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let mut config = llama_like(raw, FAMILY.model_type, &LlamaDefaults::LLAMA)?;
+    super::granite::multipliers(raw, &mut config)?;
+    let attention = raw.flag("attention_bias", false)?;
+    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    let n_experts = raw.count("num_local_experts", 8, limits::EXPERTS)?;
+    let top_k = raw.count("num_experts_per_tok", 2, n_experts)?;
+    config.mlp = MlpKind::Experts { n_experts, top_k, gating: Gating::SoftmaxOfChosen, shared: None, swiglu: None };
+    config.layout = Layout {
+        mlp: MlpNames::StackedExperts {
+            stacking: Stacking::RowsInBlocks,
+            router: "layers.{l}.block_sparse_moe.router.layer",
+            gate_up: "layers.{l}.block_sparse_moe.input_linear",
+            output: "layers.{l}.block_sparse_moe.output_linear",
+        },
+        ..Layout::LLAMA
+    };
+    Ok(config)
+}

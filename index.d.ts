@@ -57,7 +57,7 @@ export declare class NativeModel {
 /** Every code that an error can carry. */
 export declare function errorCodes(): Array<string>
 
-/** Loads a checkpoint from a directory. */
+/** Loads a checkpoint from a directory, or from the local Hugging Face cache by its repository id. */
 export declare function loadModel(path: string, options: NativeLoadOptions, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeModel>
 
 /** Attributions of `rowPrompt.length` rows. */

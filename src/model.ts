@@ -177,7 +177,8 @@ export class Model implements AsyncDisposable {
 
   /**
    * Loads a checkpoint in Hugging Face format: a directory with `config.json`, `model.safetensors` (or an index and its
-   * shards) and, for prompts given as text, `tokenizer.json`. Nothing is fetched.
+   * shards) and, for prompts given as text, `tokenizer.json`; or a repository id that is already in the local Hugging
+   * Face cache. Nothing is fetched.
    *
    * @throws {PrismError} `IO_ERROR`, `CONFIG_…`, `CHECKPOINT_…`, `TENSOR_…`, `TOKENIZER_INVALID`, `PICKLE_REFUSED`,
    * `DEVICE_UNAVAILABLE`, `MEMORY`, `ABORTED`, `UNKNOWN_OPTION`, `INVALID_ARGUMENT`

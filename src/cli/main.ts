@@ -61,7 +61,10 @@ function common(command: Command): Command {
   const named =
     command.name() === 'demo'
       ? command
-      : command.option('--model <dir>', 'a checkpoint directory; the bundled demo model if not given')
+      : command.option(
+          '--model <dir>',
+          'a checkpoint directory, or a repository id in the local Hugging Face cache; the bundled demo model if not given',
+        )
   const trusting = command.name() === 'demo' ? named : trust(named)
   return trusting
     .option('--threads <n>', 'threads to compute on', wholeNumber)

@@ -7,13 +7,13 @@ use crate::outputs::{NativeAttribution, NativeComponent, NativeObservation, Nati
 use crate::{inputs, outputs};
 use logit_prism_core::PrismError;
 use logit_prism_core::attribution::Component;
+use logit_prism_core::checkpoint::locate;
 use logit_prism_core::config::ModelConfig;
 use logit_prism_core::hook::HookPoint;
 use logit_prism_core::session::Session;
 use logit_prism_core::tokenizer::Tokenizer;
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 /// A loaded model; empty once it is closed.
@@ -22,7 +22,7 @@ pub struct NativeModel {
     session: Mutex<Option<Arc<Session>>>,
 }
 
-/// Loads a checkpoint from a directory.
+/// Loads a checkpoint from a directory, or from the local Hugging Face cache by its repository id.
 #[napi(ts_return_type = "Promise<NativeModel>")]
 pub fn load_model<'env>(
     env: &'env Env,
@@ -33,7 +33,7 @@ pub fn load_model<'env>(
 ) -> Result<Object<'env>> {
     let options = inputs::load_options(options);
     let control = Control::new(cancel, progress)?;
-    let work = move || control.run(|job| Session::load(&PathBuf::from(path), &options, job));
+    let work = move || control.run(|job| Session::load(&locate(&path)?, &options, job));
     promise(env, work, |session| NativeModel { session: Mutex::new(Some(Arc::new(session))) })
 }
 

@@ -2,10 +2,12 @@
 
 mod file;
 mod header;
+mod hub;
 mod index;
 
 pub use file::{StoredFile, read_small};
 pub use header::{Dtype, Header, TensorEntry};
+pub use hub::locate;
 
 use crate::error::{PrismError, Result};
 use sha2::{Digest, Sha256};

@@ -10,9 +10,6 @@ pub(super) const FAMILY: Family = Family {
     model_type: "bloom",
     resolve,
     harmless: &[
-        "attention_dropout",
-        "hidden_dropout",
-        "pretraining_tp",
         "slow_but_exact",
         "seq_length", // of training; ALiBi has no longest prompt
         "attention_softmax_in_fp32",

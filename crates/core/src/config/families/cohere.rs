@@ -5,8 +5,7 @@ use crate::config::common::{LlamaDefaults, llama_like};
 use crate::config::{Biases, Layout, ModelConfig, Norm, QkNorm, QkSpan, RawConfig, RotaryStyle};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "cohere", resolve, harmless: &["pretraining_tp", "model_max_length"] };
+pub(super) const FAMILY: Family = Family { model_type: "cohere", resolve, harmless: &["model_max_length"] };
 
 pub(super) const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_vocab: 256000,

@@ -9,7 +9,7 @@ pub(super) const FAMILY: Family = Family {
     model_type: "cohere2",
     resolve,
     // layer_switch repeats the pattern; the class reads no rotary_pct
-    harmless: &["cache_implementation", "layer_switch", "pretraining_tp", "rotary_pct"],
+    harmless: &["cache_implementation", "layer_switch", "rotary_pct"],
 };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults { theta: 10_000.0, ..super::cohere::DEFAULTS };

@@ -10,17 +10,8 @@ use crate::config::{
 };
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family {
-    model_type: "falcon",
-    resolve,
-    harmless: &[
-        "attention_dropout",
-        "hidden_dropout",
-        "apply_residual_connection_post_layernorm",
-        "intermediate_size",
-        "ff_factor",
-    ],
-};
+pub(super) const FAMILY: Family =
+    Family { model_type: "falcon", resolve, harmless: &["intermediate_size", "ff_factor"] };
 
 const QKV: &str = "h.{l}.self_attention.query_key_value";
 
@@ -38,6 +29,8 @@ const LAYOUT: Layout = Layout {
 };
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
+    let reason = "each addition then starts from the normed stream, in the classes that read it";
+    raw.must_be_off("apply_residual_connection_post_layernorm", reason)?;
     let d_model = raw.count("hidden_size", 4544, limits::D_MODEL)?;
     let n_heads = raw.count(raw.either("num_attention_heads", "n_head")?, 71, limits::HEADS)?;
     let n_layers = raw.count(raw.either("num_hidden_layers", "n_layer")?, 32, limits::LAYERS)?;

@@ -11,20 +11,8 @@ pub(super) const FAMILY: Family = Family {
     harmless: &["attn_logit_softcapping", "hidden_act", "cache_implementation"],
 };
 
-const DEFAULTS: LlamaDefaults = LlamaDefaults {
-    d_vocab: 262208,
-    d_model: 2304,
-    d_mlp: 9216,
-    n_layers: 26,
-    n_heads: 8,
-    n_key_value_heads: Some(4),
-    d_head: Some(256),
-    n_context: 131072,
-    theta: 1_000_000.0,
-    tied: true,
-    activation: ("hidden_activation", "gelu_pytorch_tanh"),
-    ..LlamaDefaults::LLAMA
-};
+const DEFAULTS: LlamaDefaults =
+    LlamaDefaults { d_vocab: 262_208, n_context: 131_072, theta: 1_000_000.0, ..super::gemma2::DEFAULTS };
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

@@ -11,18 +11,9 @@ pub(super) const FAMILY: Family = Family {
     model_type: "gpt2",
     resolve,
     harmless: &[
-        "attn_pdrop",
-        "embd_pdrop",
-        "resid_pdrop",
         "n_ctx",                   // the older name of n_positions, beside it
         "reorder_and_upcast_attn", // the precision of the scores; they are f32 here in any case
-        "summary_activation",
-        "summary_first_dropout",
-        "summary_proj_to_labels",
-        "summary_type",
-        "summary_use_proj",
-        "gradient_checkpointing",
-        "n_special", // as predict_special_tokens, from the first release's configs
+        "n_special",               // as predict_special_tokens, from the first release's configs
         "predict_special_tokens",
     ],
 };

@@ -10,9 +10,6 @@ pub(super) const FAMILY: Family = Family {
     resolve,
     harmless: &[
         "attention_softmax_in_fp32",
-        "attn_pdrop",
-        "embd_pdrop",
-        "resid_pdrop",
         "inference_runner",
         "max_batch_size",
         "max_sequence_length",
@@ -21,11 +18,6 @@ pub(super) const FAMILY: Family = Family {
         "pad_key_length",
         "pre_allocate_kv_cache",
         "scale_attention_softmax_in_fp32",
-        "summary_activation",
-        "summary_first_dropout",
-        "summary_proj_to_labels",
-        "summary_type",
-        "summary_use_proj",
         "validate_runner_input",
     ],
 };

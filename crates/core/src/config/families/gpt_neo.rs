@@ -5,22 +5,8 @@ use crate::config::common::{activation, head_width};
 use crate::config::{Layout, ModelConfig, Norm, Orientation, Positions, Qkv, RawConfig, Sizes, limits};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family {
-    model_type: "gpt_neo",
-    resolve,
-    harmless: &[
-        "classifier_dropout",
-        "embed_dropout",
-        "resid_dropout",
-        "attention_dropout",
-        "gradient_checkpointing",
-        "summary_activation",
-        "summary_first_dropout",
-        "summary_proj_to_labels",
-        "summary_type",
-        "summary_use_proj",
-    ],
-};
+pub(super) const FAMILY: Family =
+    Family { model_type: "gpt_neo", resolve, harmless: &["embed_dropout", "resid_dropout"] };
 
 const LAYOUT: Layout = Layout {
     qkv: Qkv::Split(["h.{l}.attn.attention.q_proj", "h.{l}.attn.attention.k_proj", "h.{l}.attn.attention.v_proj"]),

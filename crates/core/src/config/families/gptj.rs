@@ -11,18 +11,9 @@ use crate::error::Result;
 pub(super) const FAMILY: Family = Family { model_type: "gptj", resolve, harmless: HARMLESS };
 
 pub(super) const HARMLESS: &[&str] = &[
-    "attn_pdrop",
-    "embd_pdrop",
-    "resid_pdrop",
     "n_ctx",
     "rotary",
     "scale_attn_weights", // read by no class of this family
-    "summary_activation",
-    "summary_first_dropout",
-    "summary_proj_to_labels",
-    "summary_type",
-    "summary_use_proj",
-    "gradient_checkpointing",
 ];
 
 const LAYOUT: Layout = Layout {

@@ -5,8 +5,7 @@ use crate::config::common::{LlamaDefaults, llama_like};
 use crate::config::{Biases, Layout, ModelConfig, QkNorm, QkSpan, RawConfig, RotaryScaling, limits, rope};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "hunyuan_v1_dense", resolve, harmless: &["eod_token_id", "pretraining_tp"] };
+pub(super) const FAMILY: Family = Family { model_type: "hunyuan_v1_dense", resolve, harmless: &["eod_token_id"] };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 290943, eps: ("rms_norm_eps", 1e-5), ..LlamaDefaults::LLAMA };
 

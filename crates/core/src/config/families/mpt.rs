@@ -11,7 +11,6 @@ pub(super) const FAMILY: Family = Family {
     resolve,
     harmless: &[
         "attn_impl",
-        "attn_pdrop",
         "attn_type", // the class makes one key head per query head in any case
         "attn_uses_sequence_id",
         "alibi", // always on in the class
@@ -25,7 +24,6 @@ pub(super) const FAMILY: Family = Family {
         "model_type",
         "no_bias",
         "norm_type",
-        "resid_pdrop",
         "tokenizer_name",
         "use_pad_tok_in_ffn",
         "verbose",

@@ -8,7 +8,7 @@ use crate::error::Result;
 pub(super) const FAMILY: Family = Family {
     model_type: "opt",
     resolve,
-    harmless: &["attention_dropout", "dropout", "activation_dropout", "layerdrop", "init_std", "intermediate_size"],
+    harmless: &["dropout", "activation_dropout", "layerdrop", "init_std", "intermediate_size"],
 };
 
 pub(super) const LAYOUT: Layout = Layout {

@@ -6,8 +6,7 @@ use crate::config::common::{LlamaDefaults, llama_like};
 use crate::config::{Biases, Layout, MlpKind, MlpNames, ModelConfig, Norm, QkNorm, QkSpan, RawConfig};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "phi", resolve, harmless: &["embd_pdrop", "resid_pdrop", "attention_dropout"] };
+pub(super) const FAMILY: Family = Family { model_type: "phi", resolve, harmless: &[] };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_vocab: 51200,

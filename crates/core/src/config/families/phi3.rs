@@ -5,8 +5,7 @@ use crate::config::common::{LlamaDefaults, llama_like};
 use crate::config::{Layout, MlpNames, ModelConfig, Qkv, RawConfig, limits};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "phi3", resolve, harmless: &["attention_bias", "embd_pdrop", "resid_pdrop"] };
+pub(super) const FAMILY: Family = Family { model_type: "phi3", resolve, harmless: &["attention_bias"] };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_vocab: 32064,

@@ -5,8 +5,7 @@ use crate::config::common::{LlamaDefaults, llama_like};
 use crate::config::{Biases, ModelConfig, RawConfig};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family =
-    Family { model_type: "seed_oss", resolve, harmless: &["pretraining_tp", "residual_dropout"] };
+pub(super) const FAMILY: Family = Family { model_type: "seed_oss", resolve, harmless: &["residual_dropout"] };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_vocab: 155136,

@@ -53,8 +53,7 @@ pub fn attribute(
     chunk_tokens: usize,
     job: &Job,
 ) -> Result<Attribution> {
-    let chunks = plan(work, chunk_tokens);
-    let threads = check_memory(place, work, &chunks)?;
+    let (chunks, threads) = fitting_plan(place, work, chunk_tokens)?;
     let done = Mutex::new(0);
     let parts = each_chunk(place.pool, threads, &chunks, |chunk| {
         let item = |prompt: usize| {
@@ -94,19 +93,34 @@ fn plan(work: &[Work], chunk_tokens: usize) -> Vec<Range<usize>> {
     chunks
 }
 
-/// How many chunks may run at once without going over the memory; at least one must fit.
-fn check_memory(place: &Place, work: &[Work], chunks: &[Range<usize>]) -> Result<usize> {
+/// Chunks that fit into the memory beside the result, smaller than asked for if they must be, and how many of them may
+/// run at once.
+///
+/// # Errors
+/// `MEMORY` where the largest prompt alone does not fit.
+fn fitting_plan(place: &Place, work: &[Work], chunk_tokens: usize) -> Result<(Vec<Range<usize>>, usize)> {
+    let config = &place.model.config;
     let needs = |chunk: &Range<usize>| {
         let lengths: Vec<usize> = work[chunk.clone()].iter().map(|w| w.ids.len()).collect();
         let kept = work[chunk.clone()].iter().map(|w| w.positions.len()).sum();
-        memory::forward(&place.model.config, &lengths, kept)
+        memory::forward(config, &lengths, kept)
     };
-    let largest = chunks.iter().map(needs).max().unwrap_or(0);
-    let result = memory::attributed(&place.model.config, work.iter().map(|w| w.positions.len()).sum());
-    memory::check("the forward pass and its result", largest + result, place.memory_limit)?;
-    let beside = |bytes: u64| (bytes.saturating_sub(result) / largest.max(1)) as usize;
-    let fitting = memory::available(place.memory_limit).map_or(usize::MAX, beside);
-    Ok(fitting.clamp(1, place.pool.current_num_threads()))
+    let result = memory::attributed(config, work.iter().map(|w| w.positions.len()).sum());
+    let available = memory::available(place.memory_limit).unwrap_or(u64::MAX).saturating_sub(result);
+    let mut tokens = chunk_tokens;
+    loop {
+        let chunks = plan(work, tokens);
+        let largest = chunks.iter().map(needs).max().unwrap_or(0);
+        if largest <= available {
+            let threads = usize::try_from(available / largest.max(1)).unwrap_or(usize::MAX);
+            return Ok((chunks, threads.clamp(1, place.pool.current_num_threads())));
+        }
+        if chunks.len() == work.len() {
+            let purpose = "the forward pass and its result".into();
+            return Err(PrismError::Memory { purpose, needed: largest + result, available: available + result });
+        }
+        tokens /= 2;
+    }
 }
 
 /// Runs `each` on every chunk, at most `threads` at once, and returns the results in order; the first error stops the

@@ -193,6 +193,9 @@ mod tests {
         check(llama3(100), 7, [1.0, 0.01 / 8.0], 1.0);
         // original 1257: smooth = (1257 / 628.3185 − 1) / 3 = 0.333526, f = 0.666474 · 0.00125 + 0.333526 · 0.01
         check(llama3(1257), 7, [1.0, 0.004_168_352], 1.0);
+        // low 2: waves above 1000 / 2 are slow
+        let twice = RotaryScaling::Llama3 { factor: 8.0, low: 2.0, high: 4.0, original: 1000 };
+        check(twice, 7, [1.0, 0.01 / 8.0], 1.0);
         let longrope = || RotaryScaling::LongRope {
             short: vec![1.0, 2.0],
             long: vec![4.0, 5.0],

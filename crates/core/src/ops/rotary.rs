@@ -219,6 +219,16 @@ mod tests {
             attention_factor: 1.25,
         };
         check(yarn(true), 7, [1.0, 0.00625], 1.25);
+        // a ramp that would end beyond the last index ends there: indices 0.10 → 0 and 3.10 → 4 → 3, so ramp 1/3
+        let wide = RotaryScaling::Yarn {
+            factor: 4.0,
+            beta_fast: 1e6,
+            beta_slow: 1.0,
+            truncate: true,
+            original: 10_000_000,
+            attention_factor: 1.0,
+        };
+        check(wide, 7, [1.0, 0.01 / 4.0 / 3.0 + 0.01 * 2.0 / 3.0], 1.0);
         // without truncation: ramp of 1 = (1 − 0.348335) / (1.100910 − 0.348335) = 0.8659136
         let (found, _) = frequencies(&rotary(4, RotaryStyle::Halves, yarn(false)), 7);
         assert!((f64::from(found[1]) - (0.0025 * 0.865_913_6 + 0.01 * 0.134_086_4)).abs() < 1e-8, "{}", found[1]);

@@ -23,7 +23,7 @@ function program(): Command {
   common(root.command('attribute'))
     .description('which components add to the logit of an answer')
     .argument('<prompt>', 'text; with --ids token ids, separated by commas')
-    .requiredOption(
+    .option(
       '--answer <token>',
       'a token as it follows the prompt (often with a space in front: " Mary"), :predicted or :next',
       collect,
@@ -39,7 +39,11 @@ function program(): Command {
     .addOption(formatOption(['table', 'json', 'csv']))
     .option('--out <file>', 'write there instead of to the terminal')
     .addHelpText('after', EXAMPLE)
-    .action((prompt, options) => runAttribute(prompt, options, interrupt.signal))
+    .action((prompt, options, command: Command) => {
+      // not commander's own requiredOption: that would come before the nearest name for a misspelt one
+      if (options.answer === undefined) command.error("error: required option '--answer <token>' not specified")
+      return runAttribute(prompt, options, interrupt.signal)
+    })
 
   common(root.command('info'))
     .description('what a model is and what it decomposes into')

@@ -29,6 +29,7 @@ test.each<[string, string, string[]]>([
 
 test.each<[string, string[], RegExp]>([
   ['an unknown option, with the nearest', [...ASK, '--positon', '1'], /--positon[^]*--position/],
+  ['a misspelt option that must be there', ['attribute', DEMO_PROMPT, '--answr', ' Mary'], /--answr[^]*--answer/],
   ['an unknown option of demo', ['demo', '--quite'], /--quite[^]*--quiet/],
   ['no prompt', ['attribute', '--answer', ' Mary'], /missing required argument 'prompt'/],
   ['no answer', ['attribute', DEMO_PROMPT], /required option '--answer/],

@@ -229,6 +229,16 @@ mod tests {
             attention_factor: 1.0,
         };
         check(wide, 7, [1.0, 0.01 / 4.0 / 3.0 + 0.01 * 2.0 / 3.0], 1.0);
+        // a ramp of no length is a step: both ends at index 0.601, so f_0 stays and f_1 is divided
+        let step = RotaryScaling::Yarn {
+            factor: 4.0,
+            beta_fast: 10.0,
+            beta_slow: 10.0,
+            truncate: false,
+            original: 1000,
+            attention_factor: 1.0,
+        };
+        check(step, 7, [1.0, 0.0025], 1.0);
         // without truncation: ramp of 1 = (1 − 0.348335) / (1.100910 − 0.348335) = 0.8659136
         let (found, _) = frequencies(&rotary(4, RotaryStyle::Halves, yarn(false)), 7);
         assert!((f64::from(found[1]) - (0.0025 * 0.865_913_6 + 0.01 * 0.134_086_4)).abs() < 1e-8, "{}", found[1]);

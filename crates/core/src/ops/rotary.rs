@@ -123,10 +123,11 @@ pub fn rotate(x: &Tensor, angles: &Angles, style: RotaryStyle) -> Result<Tensor>
         RotaryStyle::Halves => Tensor::cat(&[turned_a, turned_b], 2)?,
         RotaryStyle::Pairs => Tensor::stack(&[turned_a, turned_b], 3)?.reshape((rows, heads, 2 * half))?,
     };
-    if 2 * half == d_head {
+    let rest = d_head - 2 * half;
+    if rest == 0 {
         return Ok(turned);
     }
-    Ok(Tensor::cat(&[turned, x.narrow(2, 2 * half, d_head - 2 * half)?], 2)?)
+    Ok(Tensor::cat(&[turned, x.narrow(2, 2 * half, rest)?], 2)?)
 }
 
 #[cfg(test)]

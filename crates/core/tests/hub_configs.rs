@@ -1,5 +1,5 @@
-//! Configs as they lie on the hubs, most of them written by older versions of transformers: they resolve to the model
-//! that they mean, whatever their spelling, or are refused by the key that says why.
+//! Configs with the keys and spelling of those on the hubs, most of which older versions of transformers wrote: they
+//! resolve to the model that they mean, or are refused by the key that says why.
 
 mod common;
 

@@ -54,6 +54,9 @@ export declare class NativeModel {
   close(): Promise<void>
 }
 
+/** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
+export declare function chunkTokens(): number
+
 /** Every code that an error can carry. */
 export declare function errorCodes(): Array<string>
 

@@ -4,7 +4,7 @@ import type * as Addon from '../index.d.ts'
 
 const addon = createRequire(import.meta.url)('../native.cjs') as typeof Addon
 
-export const { CancelHandle, errorCodes, loadModel, nearest } = addon
+export const { CancelHandle, chunkTokens, errorCodes, loadModel, nearest } = addon
 export type {
   NativeAttribution,
   NativeCall,

@@ -1,6 +1,7 @@
 // logit-prism info: what a model is, and what it decomposes into.
 import type { Component } from '../attribution.js'
 import type { Model, ModelConfig } from '../model.js'
+import { chunkTokens } from '../native.js'
 import { type CommonOptions, emit, openModel } from './session.js'
 import { terminal, wrap } from './terminal.js'
 
@@ -8,9 +9,6 @@ interface Options extends CommonOptions {
   readonly format: 'table' | 'json'
   readonly out?: string
 }
-
-/** Tokens that are computed together, unless a prompt alone is longer. */
-const CHUNK_TOKENS = 256
 
 export async function runInfo(options: Options, signal: AbortSignal): Promise<void> {
   await using model = await openModel(options, signal)
@@ -34,7 +32,7 @@ async function describe(model: Model, path: string) {
     config,
     parameters: model.weightBytes / 4,
     weightBytes: model.weightBytes,
-    forwardBytes: model.forwardBytes(CHUNK_TOKENS),
+    forwardBytes: model.forwardBytes(chunkTokens()),
     tokenizer: model.tokenizer !== undefined,
     components: {
       head: summary(model.components('head')),
@@ -57,7 +55,7 @@ function table(info: Info): string {
     ['model', bold(info.model)],
     ['family', c.family],
     ['size', `${number(info.parameters)} parameters in f32 on ${info.device}`],
-    ['memory', `${mebibytes(info.weightBytes)}, and about ${mebibytes(info.forwardBytes)} per thread for ${CHUNK_TOKENS} tokens`],
+    ['memory', `${mebibytes(info.weightBytes)}, and about ${mebibytes(info.forwardBytes)} per thread for ${chunkTokens()} tokens`],
     ['layers', `${c.nLayers}, d_model ${c.dModel}`],
     ['attention', `${heads} of d_head ${c.dHead}, ${scale}`],
     ['mlp', `${mlpText(c)}, ${c.activation}`],

@@ -37,6 +37,12 @@ pub fn load_model<'env>(
     promise(env, work, |session| NativeModel { session: Mutex::new(Some(Arc::new(session))) })
 }
 
+/// Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise.
+#[napi]
+pub fn chunk_tokens() -> u32 {
+    logit_prism_core::run::CHUNK_TOKENS as u32
+}
+
 #[napi]
 impl NativeModel {
     /// The resolved config, as JSON.

@@ -109,8 +109,13 @@ pub(super) fn llama_like(raw: &RawConfig, family: &'static str, d: &LlamaDefault
 
 /// `attention_bias` and `mlp_bias`, on all of their matrices.
 pub(super) fn llama_biases(raw: &RawConfig) -> Result<Biases> {
+    Ok(Biases { mlp: raw.flag("mlp_bias", false)?, ..attention_biases(raw)? })
+}
+
+/// `attention_bias`, on queries, keys, values and output; off where the key is missing.
+pub(super) fn attention_biases(raw: &RawConfig) -> Result<Biases> {
     let attention = raw.flag("attention_bias", false)?;
-    Ok(Biases { qkv: attention, attn_out: attention, mlp: raw.flag("mlp_bias", false)?, ..Biases::default() })
+    Ok(Biases { qkv: attention, attn_out: attention, ..Biases::default() })
 }
 
 /// `sliding_window`, the default where it is missing, none where it is `null`.

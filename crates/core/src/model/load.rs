@@ -7,7 +7,8 @@ use super::{
 };
 use crate::checkpoint::Checkpoint;
 use crate::config::{
-    Gain, Layout, MlpKind, MlpNames, ModelConfig, Norm, Orientation, Positions, QkNorm, QkSpan, Qkv, Stacking,
+    ClampedSwiglu, Gain, Layout, MlpKind, MlpNames, ModelConfig, Norm, Orientation, Positions, QkNorm, QkSpan, Qkv,
+    Stacking,
 };
 use crate::error::{PrismError, Result};
 use candle_core::{DType, Device, Tensor};
@@ -174,7 +175,7 @@ impl Loader<'_> {
             (MlpKind::Gated, MlpNames::GateUp([gate_up, output])) => {
                 let gate_up = self.linear(&at(gate_up), c.d_model, 2 * width, bias)?;
                 let output = self.linear(&at(output), width, c.d_model, bias)?;
-                Ok(Mlp::Gated(self.gated(gate_up, output, None)?))
+                Ok(Mlp::Gated(self.gated(gate_up, output, None)))
             }
             (MlpKind::Experts { n_experts, .. }, MlpNames::Experts { router, experts, .. }) => {
                 let all = (0..n_experts).map(|e| gated(experts, e)).collect::<Result<_>>()?;
@@ -196,12 +197,11 @@ impl Loader<'_> {
         let (d_model, bias) = (self.config.d_model, self.config.biases.mlp);
         let part = |name: &str| self.linear(name, d_model, width, bias);
         let gate_up = side_by_side(&[part(&gate)?, part(&up)?])?;
-        self.gated(gate_up, self.linear(&output, width, d_model, bias)?, None)
+        Ok(self.gated(gate_up, self.linear(&output, width, d_model, bias)?, None))
     }
 
-    fn gated(&self, gate_up: Linear, output: Linear, kind: Option<MlpKind>) -> Result<Gated> {
-        let swiglu = if let Some(MlpKind::Experts { swiglu, .. }) = kind { swiglu } else { None };
-        Ok(Gated { gate_up, activation: self.config.activation, swiglu, output })
+    fn gated(&self, gate_up: Linear, output: Linear, swiglu: Option<ClampedSwiglu>) -> Gated {
+        Gated { gate_up, activation: self.config.activation, swiglu, output }
     }
 
     fn experts(&self, router: &str, kind: MlpKind, experts: Vec<Gated>, l: usize) -> Result<Mlp> {
@@ -221,7 +221,7 @@ impl Loader<'_> {
 
     /// Experts from two tensors for all of them.
     fn stacked(&self, gate_up: &str, output: &str, kind: MlpKind, stacking: Stacking) -> Result<Vec<Gated>> {
-        let MlpKind::Experts { n_experts: n, .. } = kind else { return Ok(Vec::new()) };
+        let MlpKind::Experts { n_experts: n, swiglu, .. } = kind else { return Ok(Vec::new()) };
         let (d, m) = (self.config.d_model, self.config.d_mlp);
         if stacking == Stacking::RowsInBlocks {
             let gate_ups = self.tensor(&format!("{gate_up}.weight"), &[n, 2 * m, d])?;
@@ -229,7 +229,7 @@ impl Loader<'_> {
             let linear = |weights: &Tensor, e: usize| -> Result<Linear> {
                 Ok(Linear { weight: weights.get(e)?.t()?.contiguous()?, bias: None })
             };
-            let expert = |e| self.gated(linear(&gate_ups, e)?, linear(&outputs, e)?, Some(kind));
+            let expert = |e| Ok(self.gated(linear(&gate_ups, e)?, linear(&outputs, e)?, swiglu));
             return (0..n).map(expert).collect();
         }
         let name = |name: &str| format!("{name}_bias");
@@ -243,7 +243,7 @@ impl Loader<'_> {
             let linear = |weight: &Tensor, bias: &Tensor| -> Result<Linear> {
                 Ok(Linear { weight: weight.get(e)?.contiguous()?, bias: Some(bias.get(e)?.contiguous()?) })
             };
-            self.gated(linear(&gate_ups, &gate_up_biases)?, linear(&outputs, &output_biases)?, Some(kind))
+            Ok(self.gated(linear(&gate_ups, &gate_up_biases)?, linear(&outputs, &output_biases)?, swiglu))
         };
         (0..n).map(expert).collect()
     }

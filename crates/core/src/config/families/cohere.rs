@@ -1,8 +1,8 @@
 //! Cohere: parallel blocks with one norm, rotary in pairs, scaled logits. Defaults: `transformers` `CohereConfig`.
 
 use super::Family;
-use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Layout, ModelConfig, Norm, QkNorm, QkSpan, RawConfig, RotaryStyle};
+use crate::config::common::{LlamaDefaults, attention_biases, llama_like};
+use crate::config::{Layout, ModelConfig, Norm, QkNorm, QkSpan, RawConfig, RotaryStyle};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "cohere", resolve, harmless: &["model_max_length"] };
@@ -32,8 +32,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
 
 /// The block that Cohere's first and second models share.
 pub(super) fn cohere(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
-    let attention = raw.flag("attention_bias", false)?;
-    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.biases = attention_biases(raw)?;
     config.norm = Norm { bias: false, ..Norm::layer(config.norm.eps) };
     config.parallel = true;
     config.layout = Layout { ln2: None, ..Layout::LLAMA };

@@ -1,8 +1,8 @@
 //! Gemma: Llama with norms by 1 + weight and the embedding times √d. Defaults: `transformers` `GemmaConfig`.
 
 use super::Family;
-use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Gain, ModelConfig, RawConfig};
+use crate::config::common::{LlamaDefaults, attention_biases, llama_like};
+use crate::config::{Gain, ModelConfig, RawConfig};
 use crate::error::Result;
 use crate::ops::Activation;
 
@@ -24,8 +24,7 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
-    let attention = raw.flag("attention_bias", false)?;
-    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.biases = attention_biases(raw)?;
     // the class reads "gelu" as the tanh form, with which the first Gemmas were trained; those of Gemma 2 and 3 do not
     if config.activation == Activation::Gelu {
         config.activation = Activation::GeluNew;

@@ -1,8 +1,8 @@
 //! Gemma 2: norms after the sublayers too, capped scores and logits, every other layer with a window. Defaults: `transformers` `Gemma2Config`.
 
 use super::Family;
-use crate::config::common::{LlamaDefaults, llama_like, windows};
-use crate::config::{Biases, Layout, ModelConfig, RawConfig, limits};
+use crate::config::common::{LlamaDefaults, attention_biases, llama_like, windows};
+use crate::config::{Layout, ModelConfig, RawConfig, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family =
@@ -41,8 +41,7 @@ pub(super) fn caps_and_windows(raw: &RawConfig, config: &mut ModelConfig) -> Res
 /// The block that Gemma 2 and 3 share: four norms, scores by a scale of their own.
 pub(super) fn gemma2(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
     super::gemma::gemma(raw, config)?;
-    let attention = raw.flag("attention_bias", false)?;
-    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.biases = attention_biases(raw)?;
     config.attention_scale = vec![raw.positive("query_pre_attn_scalar", 256.0)?.powf(-0.5); config.n_layers];
     config.layout = Layout {
         ln1_post: Some("layers.{l}.post_attention_layernorm"),

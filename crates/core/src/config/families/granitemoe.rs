@@ -1,8 +1,8 @@
 //! Granite with experts, in stacked tensors. Defaults: `transformers` `GraniteMoeConfig`.
 
 use super::Family;
-use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Gating, Layout, MlpKind, MlpNames, ModelConfig, RawConfig, Stacking, limits};
+use crate::config::common::{LlamaDefaults, attention_biases, llama_like};
+use crate::config::{Gating, Layout, MlpKind, MlpNames, ModelConfig, RawConfig, Stacking, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family =
@@ -11,8 +11,7 @@ pub(super) const FAMILY: Family =
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &LlamaDefaults::LLAMA)?;
     super::granite::multipliers(raw, &mut config)?;
-    let attention = raw.flag("attention_bias", false)?;
-    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.biases = attention_biases(raw)?;
     let n_experts = raw.count("num_local_experts", 8, limits::EXPERTS)?;
     let top_k = raw.count("num_experts_per_tok", 2, n_experts)?;
     config.mlp = MlpKind::Experts { n_experts, top_k, gating: Gating::SoftmaxOfChosen, shared: None, swiglu: None };

@@ -1,8 +1,8 @@
 //! HunYuan (dense): Llama with normed queries and keys, after the rotation. Defaults: `transformers` `HunYuanDenseV1Config`.
 
 use super::Family;
-use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Layout, ModelConfig, QkNorm, QkSpan, RawConfig, RotaryScaling, limits, rope};
+use crate::config::common::{LlamaDefaults, attention_biases, llama_like};
+use crate::config::{Layout, ModelConfig, QkNorm, QkSpan, RawConfig, RotaryScaling, limits, rope};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "hunyuan_v1_dense", resolve, harmless: &["eod_token_id"] };
@@ -11,8 +11,7 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 290943, eps: ("rms_norm
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
-    let attention = raw.flag("attention_bias", false)?;
-    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.biases = attention_biases(raw)?;
     config.qk_norm = Some(QkNorm { after_rotary: true, ..QkNorm::new(config.norm, QkSpan::Head) });
     config.layout = Layout {
         qk_norm: ["layers.{l}.self_attn.query_layernorm", "layers.{l}.self_attn.key_layernorm"],

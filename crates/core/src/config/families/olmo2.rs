@@ -1,8 +1,8 @@
 //! OLMo 2: norms after the sublayers and none before, queries and keys normed over all heads. Defaults: `transformers` `Olmo2Config`.
 
 use super::Family;
-use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Layout, ModelConfig, QkNorm, QkSpan, RawConfig};
+use crate::config::common::{LlamaDefaults, attention_biases, llama_like};
+use crate::config::{Layout, ModelConfig, QkNorm, QkSpan, RawConfig};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "olmo2", resolve, harmless: &[] };
@@ -17,8 +17,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
 
 /// The block that OLMo 2 and 3 share.
 pub(super) fn olmo2(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
-    let attention = raw.flag("attention_bias", false)?;
-    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.biases = attention_biases(raw)?;
     config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::AllHeads));
     config.layout = Layout {
         ln1: None,

@@ -1,8 +1,8 @@
 //! OLMoE: experts, and a norm of all query heads together, and of all key heads. Defaults: `transformers` `OlmoeConfig`.
 
 use super::Family;
-use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Gating, MlpKind, ModelConfig, QkNorm, QkSpan, RawConfig, limits};
+use crate::config::common::{LlamaDefaults, attention_biases, llama_like};
+use crate::config::{Gating, MlpKind, ModelConfig, QkNorm, QkSpan, RawConfig, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family =
@@ -21,8 +21,7 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
-    let attention = raw.flag("attention_bias", false)?;
-    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.biases = attention_biases(raw)?;
     config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::AllHeads));
     if raw.optional_positive("clip_qkv")?.is_some() {
         return Err(raw.unsupported("clip_qkv", "clipping after the norm of queries and keys is not implemented"));

@@ -1,8 +1,8 @@
 //! Qwen 3: Llama with a norm of every query and key head. Defaults: `transformers` `Qwen3Config`.
 
 use super::Family;
-use crate::config::common::{LlamaDefaults, llama_like, windows};
-use crate::config::{Biases, ModelConfig, QkNorm, QkSpan, RawConfig, limits};
+use crate::config::common::{LlamaDefaults, attention_biases, llama_like, windows};
+use crate::config::{ModelConfig, QkNorm, QkSpan, RawConfig, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "qwen3", resolve, harmless: &[] };
@@ -12,8 +12,7 @@ const DEFAULTS: LlamaDefaults =
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
-    let attention = raw.flag("attention_bias", false)?;
-    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.biases = attention_biases(raw)?;
     config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::Head));
     let window = super::qwen2::window(raw, Some(4096))?;
     let first = raw.count_from_0("max_window_layers", 28, limits::LAYERS)?;

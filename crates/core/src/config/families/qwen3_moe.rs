@@ -1,8 +1,8 @@
 //! Qwen 3 with experts. Defaults: `transformers` `Qwen3MoeConfig`.
 
 use super::Family;
-use crate::config::common::{LlamaDefaults, llama_like};
-use crate::config::{Biases, Gating, Layout, MlpKind, MlpNames, ModelConfig, QkNorm, QkSpan, RawConfig, limits};
+use crate::config::common::{LlamaDefaults, attention_biases, llama_like};
+use crate::config::{Gating, Layout, MlpKind, MlpNames, ModelConfig, QkNorm, QkSpan, RawConfig, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family {
@@ -34,8 +34,7 @@ pub(super) const EXPERTS: MlpNames = MlpNames::Experts {
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
-    let attention = raw.flag("attention_bias", false)?;
-    config.biases = Biases { qkv: attention, attn_out: attention, ..Biases::default() };
+    config.biases = attention_biases(raw)?;
     config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::Head));
     config.windows = vec![super::qwen2::window(raw, Some(4096))?; config.n_layers];
     experts(raw, &mut config, [128, 8, 768])?;

@@ -19,6 +19,7 @@ pub mod attribution;
 pub mod batch;
 pub mod cancel;
 pub mod checkpoint;
+pub mod chunk;
 pub mod config;
 pub mod engine;
 pub mod error;

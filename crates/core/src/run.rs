@@ -1,7 +1,8 @@
 //! From prompts to results: chunks of whole prompts, one whole forward pass per thread, results in order.
 
-use crate::attribution::{self, Attribution, Item, Options, Target};
+use crate::attribution::{self, Attribution, Options, Target};
 use crate::cancel::Cancel;
+use crate::chunk::{Chunk, Prompted};
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;
 use crate::memory;
@@ -32,41 +33,61 @@ pub struct Place<'a> {
     pub memory_limit: Option<u64>,
 }
 
-/// One prompt of a call.
-pub struct Work {
-    /// Token ids.
-    pub ids: Vec<u32>,
-    /// Wanted positions, rising.
-    pub positions: Vec<usize>,
-    /// What is attributed there.
-    pub target: Target,
+/// What a call computes over its prompts.
+pub struct Work<'a> {
+    /// The prompts, in order.
+    pub prompts: &'a [Prompted],
+    /// Prompts are put together up to this many tokens.
+    pub chunk_tokens: usize,
+    /// For the message where the memory does not do.
+    pub purpose: &'static str,
+    /// Bytes of the whole result, which stays while chunks run.
+    pub result_bytes: u64,
+    /// Bytes that a chunk takes besides its forward pass and what attribution keeps.
+    pub chunk_bytes: &'a (dyn Fn(&[Prompted]) -> u64 + Sync),
 }
 
-/// Attributes over all prompts.
+/// Runs `each` on every chunk of the prompts and returns what it made, in order. Progress counts prompts.
+///
+/// # Errors
+/// `MEMORY` before anything is run, `ABORTED`, and those of `each`.
+pub fn over_chunks<T: Send>(
+    place: &Place,
+    work: &Work,
+    job: &Job,
+    each: impl Fn(Chunk) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let (chunks, threads) = fitting_plan(place, work)?;
+    let done = Mutex::new(0);
+    each_chunk(place.pool, threads, &chunks, |chunk| {
+        let part = each(Chunk { first: chunk.start, prompts: &work.prompts[chunk.clone()] })?;
+        // reported under the lock, so that the figures only rise
+        let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
+        *done += chunk.len();
+        (job.progress)(*done, work.prompts.len());
+        Ok(part)
+    })
+}
+
+/// Attributes over all prompts; one target per prompt.
 ///
 /// # Errors
 /// `MEMORY` before anything is run, `ABORTED`, and those of [`attribution::attribute`].
 pub fn attribute(
     place: &Place,
-    work: &[Work],
+    prompts: &[Prompted],
+    targets: &[Target],
     options: &Options,
     chunk_tokens: usize,
     job: &Job,
 ) -> Result<Attribution> {
-    let (chunks, threads) = fitting_plan(place, work, chunk_tokens)?;
-    let done = Mutex::new(0);
-    let parts = each_chunk(place.pool, threads, &chunks, |chunk| {
-        let item = |prompt: usize| {
-            let Work { ids, positions, target } = &work[prompt];
-            Item { prompt, ids, positions, target }
-        };
-        let items: Vec<Item> = chunk.clone().map(item).collect();
-        let part = attribution::attribute(place.model, &items, options, job.cancel)?;
-        // reported under the lock, so that the figures only rise
-        let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
-        *done += items.len();
-        (job.progress)(*done, work.len());
-        Ok(part)
+    let rows = prompts.iter().map(|p| p.positions.len()).sum();
+    let result_bytes = memory::attributed(&place.model.config, rows);
+    let purpose = "the forward pass and its result";
+    let work = Work { prompts, chunk_tokens, purpose, result_bytes, chunk_bytes: &|_| 0 };
+    let parts = over_chunks(place, &work, job, |chunk| {
+        let targets = &targets[chunk.first..chunk.first + chunk.prompts.len()];
+        attribution::attribute(place.model, chunk, targets, options, job.cancel)
     })?;
     Ok(parts.into_iter().fold(Attribution::default(), |mut all, part| {
         all.append(part);
@@ -75,10 +96,10 @@ pub fn attribute(
 }
 
 /// Consecutive prompts of at most `chunk_tokens` together, at least one.
-fn plan(work: &[Work], chunk_tokens: usize) -> Vec<Range<usize>> {
+fn plan(prompts: &[Prompted], chunk_tokens: usize) -> Vec<Range<usize>> {
     let mut chunks = Vec::<Range<usize>>::new();
     let mut tokens = 0;
-    for (i, Work { ids, .. }) in work.iter().enumerate() {
+    for (i, Prompted { ids, .. }) in prompts.iter().enumerate() {
         match chunks.last_mut() {
             Some(chunk) if tokens + ids.len() <= chunk_tokens => {
                 chunk.end = i + 1;
@@ -98,26 +119,27 @@ fn plan(work: &[Work], chunk_tokens: usize) -> Vec<Range<usize>> {
 ///
 /// # Errors
 /// `MEMORY` where the largest prompt alone does not fit.
-fn fitting_plan(place: &Place, work: &[Work], chunk_tokens: usize) -> Result<(Vec<Range<usize>>, usize)> {
+fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)> {
     let config = &place.model.config;
     let needs = |chunk: &Range<usize>| {
-        let lengths: Vec<usize> = work[chunk.clone()].iter().map(|w| w.ids.len()).collect();
-        let kept = work[chunk.clone()].iter().map(|w| w.positions.len()).sum();
-        memory::forward(config, &lengths, kept)
+        let prompts = &work.prompts[chunk.clone()];
+        let lengths: Vec<usize> = prompts.iter().map(|p| p.ids.len()).collect();
+        let kept = prompts.iter().map(|p| p.positions.len()).sum();
+        memory::forward(config, &lengths, kept) + (work.chunk_bytes)(prompts)
     };
-    let result = memory::attributed(config, work.iter().map(|w| w.positions.len()).sum());
+    let result = work.result_bytes;
     let available = memory::available(place.memory_limit).unwrap_or(u64::MAX).saturating_sub(result);
-    let mut tokens = chunk_tokens;
+    let mut tokens = work.chunk_tokens;
     loop {
-        let chunks = plan(work, tokens);
+        let chunks = plan(work.prompts, tokens);
         let largest = chunks.iter().map(needs).max().unwrap_or(0);
         if largest <= available {
             let threads = usize::try_from(available / largest.max(1)).unwrap_or(usize::MAX);
             return Ok((chunks, threads.clamp(1, place.pool.current_num_threads())));
         }
-        if chunks.len() == work.len() {
-            let purpose = "the forward pass and its result".into();
-            return Err(PrismError::Memory { purpose, needed: largest + result, available: available + result });
+        if chunks.len() == work.prompts.len() {
+            let (purpose, needed, available) = (work.purpose.into(), largest + result, available + result);
+            return Err(PrismError::Memory { purpose, needed, available });
         }
         tokens /= 2;
     }

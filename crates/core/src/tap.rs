@@ -13,6 +13,8 @@ pub struct Capture {
     pub points: BTreeSet<HookPoint>,
     /// The rows of the batch to keep, rising.
     pub rows: Vec<u32>,
+    /// The points that are kept at every row, whatever `rows` says: values at source positions.
+    pub everywhere: BTreeSet<HookPoint>,
 }
 
 /// What was kept.
@@ -23,7 +25,8 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// The kept rows of a point whose first axis is the position: [rows, …].
+    /// The kept rows of a point whose first axis is the position: [rows, …]; all rows of the batch where the point is
+    /// kept everywhere.
     pub fn rows(&self, point: HookPoint) -> Option<&Tensor> {
         self.rows.get(&point)
     }
@@ -50,7 +53,7 @@ impl<'a> Tap<'a> {
 
     /// Whether a point has to be formed.
     pub fn wants(&self, point: HookPoint) -> bool {
-        self.capture.points.contains(&point)
+        self.capture.points.contains(&point) || self.capture.everywhere.contains(&point)
     }
 
     /// The row of the batch that is kept as number `kept`.
@@ -64,7 +67,8 @@ impl<'a> Tap<'a> {
     /// `INTERNAL` where the value is not of that shape.
     pub fn rows(&mut self, point: HookPoint, value: Tensor) -> Result<Tensor> {
         if self.wants(point) {
-            let kept = self.select(&value)?;
+            let everywhere = self.capture.everywhere.contains(&point);
+            let kept = if everywhere { value.contiguous()? } else { self.select(&value)? };
             self.kept.rows.insert(point, kept);
         }
         Ok(value)

@@ -48,12 +48,13 @@ fn a_batch_is_each_prompt_alone() {
     let session = gpt2(1);
     let mut together = mixed();
     for positions in [Positions::Last, Positions::All] {
-        together.positions = positions;
+        together.asked.positions = positions;
         let batch = attribute(&session, &together).unwrap();
         let mut row = 0;
-        for i in 0..together.prompts.len() {
+        for i in 0..together.asked.prompts.len() {
             let mut alone = together.clone();
-            (alone.prompts, alone.targets) = (vec![together.prompts[i].clone()], vec![together.targets[i].clone()]);
+            (alone.asked.prompts, alone.targets) =
+                (vec![together.asked.prompts[i].clone()], vec![together.targets[i].clone()]);
             let alone = attribute(&session, &alone).unwrap();
             for j in 0..alone.rows.len() {
                 assert_eq!(rows(&batch)[row], (i, alone.rows[j].position));
@@ -71,7 +72,7 @@ fn the_order_of_the_prompts_does_not_matter() {
     let session = gpt2(2);
     let forward = mixed();
     let mut backward = forward.clone();
-    backward.prompts.reverse();
+    backward.asked.prompts.reverse();
     backward.targets.reverse();
     let (a, b) = (attribute(&session, &forward).unwrap(), attribute(&session, &backward).unwrap());
     for i in 0..7 {
@@ -83,12 +84,12 @@ fn the_order_of_the_prompts_does_not_matter() {
 #[test]
 fn neither_chunks_nor_threads_matter() {
     let mut call = mixed();
-    call.positions = Positions::All;
+    call.asked.positions = Positions::All;
     let expected = attribute(&gpt2(1), &call).unwrap();
     for threads in [1, 2, 3] {
         let session = gpt2(threads);
         for chunk_tokens in [1, 7, 256] {
-            call.chunk_tokens = Some(chunk_tokens);
+            call.asked.chunk_tokens = Some(chunk_tokens);
             let result = attribute(&session, &call).unwrap();
             assert_eq!(rows(&result), rows(&expected));
             for row in 0..result.rows.len() {
@@ -114,7 +115,7 @@ fn progress_counts_prompts_up_to_all_of_them() {
     let session = gpt2(2);
     let mut call = mixed(); // 9, 14, 1, 5, 5, 2 and 6 tokens
     for (chunk_tokens, chunks) in [(1, 7), (15, 4), (22, 3), (23, 2), (256, 1)] {
-        call.chunk_tokens = Some(chunk_tokens);
+        call.asked.chunk_tokens = Some(chunk_tokens);
         let seen = Mutex::new(Vec::new());
         let job = logit_prism_core::run::Job {
             cancel: &Default::default(),
@@ -136,12 +137,12 @@ fn progress_counts_prompts_up_to_all_of_them() {
 fn check_positions(positions: Positions, expected: &[(usize, usize)]) {
     let session = gpt2(2);
     let mut call = mixed();
-    call.prompts.truncate(3); // 9, 14 and 1 tokens
+    call.asked.prompts.truncate(3); // 9, 14 and 1 tokens
     call.targets.truncate(3);
-    call.positions = Positions::All;
+    call.asked.positions = Positions::All;
     let all = attribute(&session, &call).unwrap();
     assert_eq!(all.rows.len(), 24);
-    call.positions = positions;
+    call.asked.positions = positions;
     let some = attribute(&session, &call).unwrap();
     assert_eq!(rows(&some), expected);
     assert_eq!(
@@ -184,18 +185,18 @@ fn calls_that_do_not_fit_together_are_refused() {
         error(attribute(&gpt2(1), &call))
     };
     for (f, argument) in [
-        ((|c| c.prompts.clear()) as fn(&mut Call), "prompts"),
+        ((|c| c.asked.prompts.clear()) as fn(&mut Call), "prompts"),
         (|c| c.targets.truncate(2), "targets"),
         (|c| c.targets.clear(), "targets"),
-        (|c| c.chunk_tokens = Some(0), "batchTokens"),
-        (|c| c.positions = Positions::Of(vec![]), "position"),
-        (|c| c.positions = Positions::PerPrompt(vec![vec![0]; 6]), "position.perPrompt"),
-        (|c| c.prepend_bos = Some(true), "prependBos"),
+        (|c| c.asked.chunk_tokens = Some(0), "batchTokens"),
+        (|c| c.asked.positions = Positions::Of(vec![]), "position"),
+        (|c| c.asked.positions = Positions::PerPrompt(vec![vec![0]; 6]), "position.perPrompt"),
+        (|c| c.asked.prepend_bos = Some(true), "prependBos"),
     ] {
         let refused = change(f);
         assert_eq!((refused.code(), refused.details()["argument"].as_str()), ("INVALID_ARGUMENT", Some(argument)));
     }
-    let refused = change(|c| c.positions = Positions::Of(vec![1])); // the third prompt has one token
+    let refused = change(|c| c.asked.positions = Positions::Of(vec![1])); // the third prompt has one token
     assert_eq!((refused.code(), &refused.details()["prompt"]), ("POSITION_RANGE", &2.into()));
 }
 
@@ -216,9 +217,9 @@ fn prompts_that_the_model_cannot_take_are_refused_by_their_index() {
 fn texts_need_a_tokenizer() {
     use logit_prism_core::tokenizer::Prompt;
     let mut text = call(Vec::new(), vec![pair(6, 5)]);
-    text.prompts = vec![Prompt::Text("a".into())];
+    text.asked.prompts = vec![Prompt::Text("a".into())];
     assert_eq!(error(attribute(&gpt2(1), &text)).code(), "TOKENIZER_MISSING");
-    text.prompts = vec![Prompt::Text(String::new())];
+    text.asked.prompts = vec![Prompt::Text(String::new())];
     assert_eq!(error(attribute(&gpt2(1), &text)).code(), "PROMPT_EMPTY");
     let token = Target::Weights(vec![(Token::Text("a".into()), 1.0)]);
     assert_eq!(error(attribute(&gpt2(1), &call(vec![vec![1]], vec![token]))).code(), "TOKENIZER_MISSING");

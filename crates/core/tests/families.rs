@@ -102,9 +102,9 @@ fn first_prompt(session: &Session, reference: &Value) -> f64 {
 
 fn every_position(session: &Session, reference: &Value) -> f64 {
     let mut call = reference_call(reference);
-    call.prompts.truncate(1);
+    call.asked.prompts.truncate(1);
     call.targets.truncate(1);
-    call.positions = Positions::All;
+    call.asked.positions = Positions::All;
     let result = attribute(session, &call).unwrap();
     let mut components = Component::all(Unit::Head, &session.transformer.config);
     let n = components.len();

@@ -119,7 +119,8 @@ fn an_unknown_name_is_refused() {
 fn capture(session: &Session, prompts: &[Vec<u32>], rows: &[u32]) -> (Activations, Output) {
     let config = &session.transformer.config;
     let batch = Batch::of_prompts(prompts.iter().map(Vec::as_slice), config).unwrap();
-    let capture = Capture { points: HookPoint::all(config).into_iter().collect(), rows: rows.to_vec() };
+    let capture =
+        Capture { points: HookPoint::all(config).into_iter().collect(), rows: rows.to_vec(), ..Capture::default() };
     let cancel = Cancel::default();
     let mut tap = Tap::new(&capture, &cancel);
     let output = session.transformer.forward(&batch, &mut tap).unwrap();

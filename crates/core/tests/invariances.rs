@@ -10,7 +10,7 @@ use logit_prism_core::session::Call;
 /// Every position of the reference prompts and pairs.
 fn reference(name: &str) -> Call {
     let mut call = reference_call(&json(&fixture(name).join("reference.json")));
-    call.positions = Positions::All;
+    call.asked.positions = Positions::All;
     call
 }
 

@@ -59,9 +59,9 @@ fn first_prompt(session: &Session, reference: &Value) {
 
 fn every_position(session: &Session, reference: &Value) {
     let mut call = reference_call(reference);
-    call.prompts.truncate(1);
+    call.asked.prompts.truncate(1);
     call.targets.truncate(1);
-    call.positions = Positions::All;
+    call.asked.positions = Positions::All;
     let result = attribute(session, &call).unwrap();
     let n = result.values.len() / result.rows.len();
     let expected = &reference["first_prompt"];

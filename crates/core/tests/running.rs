@@ -125,11 +125,11 @@ fn the_prompt_is_its_index_in_the_call_whatever_the_chunk() {
     let session = poisoned("transformer.wte.weight", 50 * 32 + 9, f32::NAN);
     let mut call = call(vec![vec![1, 2], vec![3], vec![4, 50, 5], vec![6]], vec![pair(6, 5)]);
     for chunk_tokens in [1, 3, 256] {
-        call.chunk_tokens = Some(chunk_tokens);
+        call.asked.chunk_tokens = Some(chunk_tokens);
         let details = not_finite(attribute(&session, &call));
         assert_eq!(details, object!({ "first": "blocks.0.hook_resid_post", "prompt": 2 }), "chunks of {chunk_tokens}");
     }
-    call.prompts.remove(2);
+    call.asked.prompts.remove(2);
     attribute(&session, &call).unwrap();
 }
 
@@ -137,7 +137,7 @@ fn the_prompt_is_its_index_in_the_call_whatever_the_chunk() {
 fn the_prompt_is_right_behind_the_final_norm() {
     let session = poisoned("transformer.ln_f.weight", 0, f32::INFINITY);
     let mut call = call(vec![vec![1], vec![2, 3], vec![4]], vec![pair(6, 5)]);
-    call.positions = Positions::PerPrompt(vec![vec![], vec![1], vec![0]]); // the first row kept is prompt 1's
+    call.asked.positions = Positions::PerPrompt(vec![vec![], vec![1], vec![0]]); // the first row kept is prompt 1's
     assert_eq!(not_finite(attribute(&session, &call)), object!({ "first": "ln_final", "prompt": 1 }));
 }
 
@@ -202,7 +202,7 @@ fn cancelling_between_chunks_stops_before_the_end() {
         }
     };
     let mut call = call(vec![vec![1, 2]; 200], vec![pair(6, 5)]);
-    call.chunk_tokens = Some(1);
+    call.asked.chunk_tokens = Some(1);
     assert_eq!(error(session.attribute(&call, &Job { cancel: &cancel, progress: &progress })).code(), "ABORTED");
     assert!(*done.lock().unwrap() < 10);
 }

@@ -29,7 +29,7 @@ fn points(point: BlockPoint) -> [HookPoint; 3] {
 fn run(session: &Session, segments: Vec<Segment>, points: &[HookPoint]) -> (Vec<Vec<f64>>, Activations) {
     let batch = Batch::new(segments, &session.transformer.config).unwrap();
     let n = batch.rows(batch.segments().len() - 1).end as u32;
-    let capture = Capture { points: points.iter().copied().collect(), rows: (0..n).collect() };
+    let capture = Capture { points: points.iter().copied().collect(), rows: (0..n).collect(), ..Capture::default() };
     let cancel = Cancel::default();
     let mut tap = Tap::new(&capture, &cancel);
     let output = session.transformer.forward(&batch, &mut tap).unwrap();
@@ -207,7 +207,7 @@ fn capture_keeps_the_wanted_rows_that_are_under_way() {
     let segments = vec![Segment::prompt(a), resuming(b, 1, &streams[1])];
     let batch = Batch::new(segments, &session.transformer.config).unwrap();
     let pre = points(BlockPoint::ResidPre);
-    let capture = Capture { points: pre.into(), rows: vec![3, 4, 5] };
+    let capture = Capture { points: pre.into(), rows: vec![3, 4, 5], ..Capture::default() };
     let cancel = Cancel::default();
     let mut tap = Tap::new(&capture, &cancel);
     session.transformer.forward(&batch, &mut tap).unwrap();

@@ -84,8 +84,8 @@ fn check(name: &str) {
         }
         let rows: Vec<&Value> = entry["first_prompt"].as_array().unwrap().iter().filter(|row| !row.is_null()).collect();
         let mut first = call.clone();
-        first.prompts.truncate(1);
-        first.positions = Positions::Of((0..rows.len() as i64).collect());
+        first.asked.prompts.truncate(1);
+        first.asked.positions = Positions::Of((0..rows.len() as i64).collect());
         let result = attribute(&session, &first).unwrap();
         assert_eq!(result.rows.len(), rows.len());
         for (i, expected) in rows.into_iter().enumerate() {
@@ -171,7 +171,7 @@ fn the_last_position_has_no_next_token() {
     assert_eq!(code, "POSITION_RANGE");
     assert_eq!((&details["prompt"], &details["position"], &details["length"]), (&object!(1), &object!(1), &object!(2)));
     assert!(details["problem"].as_str().unwrap().contains("next"), "{details}");
-    call.positions = Positions::Of(vec![0]);
+    call.asked.positions = Positions::Of(vec![0]);
     let result = attribute(&gpt2(), &call).unwrap();
     let five = TokenWeights { tokens: BTreeMap::from([(5, 1.0)]), mean: 0.0 };
     assert_eq!(result.targets[1], Resolved::Tokens(five));

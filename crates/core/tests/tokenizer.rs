@@ -194,12 +194,12 @@ fn the_unknown_token_may_be_named_by_its_id() {
 fn calls_take_texts_and_say_which_ids_were_run() {
     let session = load(&demo()).unwrap();
     let mut call = call(Vec::new(), vec![pair(3, 2)]);
-    call.prompts = vec![text("John gave"), Prompt::Ids(vec![5])];
+    call.asked.prompts = vec![text("John gave"), Prompt::Ids(vec![5])];
     let (ids, _) = with_job(|job| session.attribute(&call, job)).unwrap();
     let tokenizer = session.tokenizer("this test").unwrap();
     assert_eq!(ids, [tokenizer.encode("John gave", None).unwrap(), vec![5]]);
-    call.prompts.truncate(1);
-    call.prepend_bos = Some(false);
+    call.asked.prompts.truncate(1);
+    call.asked.prepend_bos = Some(false);
     let (ids, _) = with_job(|job| session.attribute(&call, job)).unwrap();
     assert_eq!(ids, [tokenizer.encode("John gave", Some(false)).unwrap()]);
 }
@@ -211,9 +211,9 @@ fn an_id_beyond_the_models_vocabulary_is_refused_when_it_is_used() {
     dir.write("tokenizer.json", gap.to_string());
     let session = load(&dir.0).unwrap();
     let mut call = call(Vec::new(), vec![pair(3, 2)]);
-    call.prompts = vec![text("John")];
+    call.asked.prompts = vec![text("John")];
     attribute(&session, &call).unwrap();
-    call.prompts = vec![text("John extra")];
+    call.asked.prompts = vec![text("John extra")];
     let error = error(attribute(&session, &call));
     assert_eq!((error.code(), error.details()), ("TOKEN_RANGE", object!({ "id": 101, "dVocab": 101 })));
 }
@@ -223,7 +223,7 @@ fn a_text_without_tokens_is_an_empty_prompt() {
     let dir = TempDir::copy_of("gpt2");
     dir.write("tokenizer.json", words(&LIST, |_| {}).to_string());
     let mut call = call(Vec::new(), vec![pair(3, 2)]);
-    call.prompts = vec![text("John"), text("  ")];
+    call.asked.prompts = vec![text("John"), text("  ")];
     let error = error(attribute(&load(&dir.0).unwrap(), &call));
     assert_eq!((error.code(), error.details()), ("PROMPT_EMPTY", object!({ "prompt": 1 })));
 }

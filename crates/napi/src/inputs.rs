@@ -4,7 +4,7 @@
 use logit_prism_core::PrismError;
 use logit_prism_core::attribution::{Against, Answer, NormTreatment, OnViolation, Options, Target, Unit};
 use logit_prism_core::rows::Positions;
-use logit_prism_core::session::{Call, LoadOptions};
+use logit_prism_core::session::{Asked, Call, LoadOptions};
 use logit_prism_core::tokenizer::{Prompt, Token};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
@@ -47,20 +47,26 @@ pub struct NativePositions {
     pub per_prompt: Option<Vec<Vec<i64>>>,
 }
 
+/// What every call says: prompts and rows.
+#[napi(object)]
+pub struct NativeAsked {
+    pub prompts: Vec<NativePrompt>,
+    pub positions: NativePositions,
+    pub prepend_bos: Option<bool>,
+    pub batch_tokens: Option<u32>,
+}
+
 /// A call of `attribute`.
 #[napi(object)]
 pub struct NativeCall {
-    pub prompts: Vec<NativePrompt>,
+    pub asked: NativeAsked,
     pub targets: Vec<NativeTarget>,
-    pub positions: NativePositions,
     #[napi(ts_type = "'layer' | 'head'")]
     pub unit: String,
     #[napi(ts_type = "'frozen' | 'none'")]
     pub norm: Option<String>,
     #[napi(ts_type = "'throw' | 'warn'")]
     pub on_violation: String,
-    pub prepend_bos: Option<bool>,
-    pub batch_tokens: Option<u32>,
 }
 
 type Parsed<T> = logit_prism_core::Result<T>;
@@ -80,9 +86,8 @@ pub fn call(call: NativeCall) -> Parsed<Call> {
         .as_deref()
         .map(|name| one_of("norm", name, &[("frozen", NormTreatment::Frozen), ("none", NormTreatment::None)]));
     Ok(Call {
-        prompts: call.prompts.into_iter().map(prompt).collect(),
+        asked: asked(call.asked)?,
         targets: call.targets.into_iter().map(target).collect::<Parsed<_>>()?,
-        positions: positions(call.positions)?,
         options: Options {
             unit: unit(&call.unit)?,
             norm: norm.transpose()?,
@@ -92,8 +97,15 @@ pub fn call(call: NativeCall) -> Parsed<Call> {
                 &[("throw", OnViolation::Throw), ("warn", OnViolation::Warn)],
             )?,
         },
-        prepend_bos: call.prepend_bos,
-        chunk_tokens: call.batch_tokens.map(|n| n as usize),
+    })
+}
+
+pub fn asked(asked: NativeAsked) -> Parsed<Asked> {
+    Ok(Asked {
+        prompts: asked.prompts.into_iter().map(prompt).collect(),
+        positions: positions(asked.positions)?,
+        prepend_bos: asked.prepend_bos,
+        chunk_tokens: asked.batch_tokens.map(|n| n as usize),
     })
 }
 

@@ -1,6 +1,7 @@
 //! What the core returns, as JavaScript gets it: one flat buffer per kind of number, so a result crosses once.
 
-use logit_prism_core::attribution::{Attribution, Certificate, Component, Resolved, Row};
+use logit_prism_core::attribution::{Attribution, Certificate, Component, Resolved};
+use logit_prism_core::chunk::Row;
 use logit_prism_core::hook::HookPoint;
 use napi::bindgen_prelude::*;
 use napi_derive::napi;

@@ -1,7 +1,7 @@
 //! The certificate: `Σ_c attribution(c) + constant = Σ_t w_t logit_t`, checked on every row. It proves that the
 //! components add up to what the forward pass computed; it does not prove the forward pass.
 
-use super::Row;
+use crate::chunk::Row;
 use crate::error::{PrismError, Result};
 
 /// What is done with a row whose sum is beyond its tolerance.

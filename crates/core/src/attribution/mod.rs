@@ -19,12 +19,13 @@ pub use component::{Component, Kind, Unit};
 pub use direction::{Direction, NormTreatment};
 pub use target::{Against, Answer, Resolved, Target, TokenWeights};
 
-use crate::batch::Batch;
 use crate::cancel::Cancel;
+use crate::chunk::{Chunk, Observed, Row};
 use crate::error::{PrismError, Result};
 use crate::model::{Output, Transformer};
-use crate::tap::{Activations, Capture, Tap};
+use crate::tap::Activations;
 use direction::Directions;
+use std::collections::BTreeSet;
 
 /// What to compute, besides prompts and targets.
 #[derive(Debug, Clone)]
@@ -35,15 +36,6 @@ pub struct Options {
     pub norm: Option<NormTreatment>,
     /// Whether a row beyond its tolerance is an error.
     pub on_violation: OnViolation,
-}
-
-/// One row of a result: a prompt of the chunk, a position, and what is attributed there.
-#[derive(Debug, Clone)]
-pub struct Row {
-    /// Index of the prompt in the call.
-    pub prompt: usize,
-    /// Position in the prompt, BOS counted.
-    pub position: usize,
 }
 
 /// Attributions of some rows.
@@ -75,45 +67,24 @@ impl Attribution {
     }
 }
 
-/// A prompt of a chunk: its index in the call, its ids, the positions wanted, and the target.
-#[derive(Debug, Clone, Copy)]
-pub struct Item<'a> {
-    /// Index in the call.
-    pub prompt: usize,
-    /// Token ids.
-    pub ids: &'a [u32],
-    /// Wanted positions, rising.
-    pub positions: &'a [usize],
-    /// What is attributed at each of them.
-    pub target: &'a Target,
-}
-
-/// Runs the prompts once and attributes at the wanted positions.
+/// Runs the prompts of a chunk once and attributes at the wanted positions; one target per prompt.
 ///
 /// # Errors
 /// Those of the forward pass, `POSITION_RANGE` where a target needs a next token that is not there, `INCOMPLETE` where
 /// a certificate fails.
-pub fn attribute(model: &Transformer, items: &[Item], options: &Options, cancel: &Cancel) -> Result<Attribution> {
-    let batch = Batch::of_prompts(items.iter().map(|item| item.ids), &model.config)?;
-    let mut rows = Vec::new();
-    let mut capture = Capture { points: project::points(&model.config), rows: Vec::new() };
-    for (i, item) in items.iter().enumerate() {
-        let first = batch.rows(i).start;
-        capture.rows.extend(item.positions.iter().map(|p| (first + p) as u32));
-        rows.extend(item.positions.iter().map(|position| Row { prompt: item.prompt, position: *position }));
-    }
-    if rows.is_empty() {
+pub fn attribute(
+    model: &Transformer,
+    chunk: Chunk,
+    targets: &[Target],
+    options: &Options,
+    cancel: &Cancel,
+) -> Result<Attribution> {
+    let points = project::points(&model.config);
+    let Some(observed) = chunk.forward(model, points, BTreeSet::new(), cancel)? else {
         return Ok(Attribution::default());
-    }
-    let mut tap = Tap::new(&capture, cancel);
-    let output = model.forward(&batch, &mut tap).map_err(|e| match e {
-        PrismError::NotFinite { first, prompt } => PrismError::NotFinite { first, prompt: items[prompt].prompt },
-        other => other,
-    })?;
-    let activations = tap.finish();
-
-    let wanted = items.iter().flat_map(|item| item.positions.iter().map(move |p| (item, *p)));
-    let targets = target::resolve(wanted, &output, &model.unembed)?;
+    };
+    let Observed { rows, activations, output, .. } = observed;
+    let targets = target::resolve(&rows, chunk, targets, &output, &model.unembed)?;
     from_activations(model, rows, targets, &activations, &output, options)
 }
 

@@ -1,9 +1,9 @@
 //! What is attributed: a weighted set of tokens, or a direction in the stream; as it is asked for, and as it is at a row.
 
-use super::Item;
+use crate::chunk::{Chunk, Prompted, Row};
 use crate::error::{PrismError, Result};
 use crate::model::{Output, Unembed, check_finite};
-use candle_core::{D, DType};
+use candle_core::{D, DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -174,54 +174,68 @@ fn check_direction(v: &[f32], d_model: usize) -> Result<()> {
     Ok(())
 }
 
-/// The target of every row; `output` holds the same rows.
+/// The target of every row; `output` holds the same rows, `targets` one for each prompt of the chunk.
 ///
 /// # Errors
 /// `POSITION_RANGE` for the next token of a last position, `INVALID_ARGUMENT` where the prediction is what it is to be
 /// compared with, `NOT_FINITE` where there is no prediction.
-pub(super) fn resolve<'a>(
-    wanted: impl Iterator<Item = (&'a Item<'a>, usize)>,
+pub(super) fn resolve(
+    rows: &[Row],
+    chunk: Chunk,
+    targets: &[Target],
     output: &Output,
     unembed: &Unembed,
 ) -> Result<Vec<Resolved>> {
-    wanted.enumerate().map(|(row, (item, position))| resolve_at(item, position, row, output, unembed)).collect()
+    let of_row = |(i, row): (usize, &Row)| {
+        let normed = || output.normed.narrow(0, i, 1);
+        resolve_at(*row, chunk.prompt(*row), &targets[row.prompt - chunk.first], || {
+            predicted(*row, &normed()?, unembed)
+        })
+    };
+    rows.iter().enumerate().map(of_row).collect()
 }
 
-fn resolve_at(item: &Item, position: usize, row: usize, output: &Output, unembed: &Unembed) -> Result<Resolved> {
-    if let Target::Direction(v) = item.target {
+fn resolve_at(
+    row: Row,
+    prompt: &Prompted,
+    target: &Target,
+    predicted: impl FnOnce() -> Result<u32>,
+) -> Result<Resolved> {
+    if let Target::Direction(v) = target {
         return Ok(Resolved::Direction(v.clone()));
     }
-    if let Some(weights) = item.target.fixed_weights() {
+    if let Some(weights) = target.fixed_weights() {
         return Ok(Resolved::Tokens(weights));
     }
-    let Target::Tokens { answer, against } = item.target else { return Ok(Resolved::Tokens(TokenWeights::default())) };
-    let token = match (answer, item.ids.get(position + 1)) {
+    let Target::Tokens { answer, against } = target else { return Ok(Resolved::Tokens(TokenWeights::default())) };
+    let token = match (answer, prompt.ids.get(row.position + 1)) {
         (Answer::Next, Some(next)) => *next,
         (Answer::Next, None) => {
             return Err(PrismError::PositionRange {
-                prompt: item.prompt,
-                position: position as i64,
-                length: item.ids.len(),
+                prompt: row.prompt,
+                position: row.position as i64,
+                length: prompt.ids.len(),
                 problem: "the last, which has no next token for answer: 'next'",
             });
         }
-        _ => predicted(item, row, output, unembed)?,
+        _ => predicted()?,
     };
     let mut weights = TokenWeights::default();
     weights.add(&[token], 1.0);
     weights.subtract(against);
     weights.tokens.retain(|_, w| *w != 0.0);
     if weights.tokens.is_empty() && weights.mean == 0.0 {
-        let found = format!("token {token}, at position {position} of prompt {} the answer itself", item.prompt);
+        let Row { prompt, position } = row;
+        let found = format!("token {token}, at position {position} of prompt {prompt} the answer itself");
         return Err(PrismError::argument("target.against", found, "another token than the answer"));
     }
     Ok(Resolved::Tokens(weights))
 }
 
-/// The token with the largest logit at a row; among logits that are not finite there is none.
-fn predicted(item: &Item, row: usize, output: &Output, unembed: &Unembed) -> Result<u32> {
-    let logits = unembed.logits(&output.normed.narrow(0, row, 1)?)?;
-    check_finite(&logits, || "logits".into(), |_| item.prompt)?;
+/// The token with the largest logit at a row, normed [1, d_model]; among logits that are not finite there is none.
+fn predicted(row: Row, normed: &Tensor, unembed: &Unembed) -> Result<u32> {
+    let logits = unembed.logits(normed)?;
+    check_finite(&logits, || "logits".into(), |_| row.prompt)?;
     Ok(logits.argmax(D::Minus1)?.to_vec1::<u32>()?[0])
 }
 

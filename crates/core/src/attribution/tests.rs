@@ -3,10 +3,12 @@
 use super::component::{columns, sum_columns};
 use super::project::{by_head, points};
 use super::*;
+use crate::chunk::Prompted;
 use crate::config::{ModelConfig, Norm, RawConfig};
 use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Attention, Block, Embed, Linear, Mlp, NormLayer, Unembed};
 use crate::ops::{Activation, ScoreRule};
+use crate::tap::{Capture, Tap};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -193,7 +195,7 @@ fn activations() -> Activations {
         (HookPoint::Block(0, BlockPoint::MlpOut), t(&[0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 1.0], &[2, 4])),
         (HookPoint::FinalScale, t(&[2.0, 5.0], &[2, 1])),
     ];
-    let capture = Capture { points: points(&config(1)), rows: vec![0, 1] };
+    let capture = Capture { points: points(&config(1)), rows: vec![0, 1], ..Capture::default() };
     assert_eq!(capture.points.iter().copied().collect::<Vec<_>>(), values.each_ref().map(|(point, _)| *point));
     let cancel = Cancel::default();
     let mut tap = Tap::new(&capture, &cancel);
@@ -243,7 +245,7 @@ fn a_norm_after_attention_is_held_at_its_scale() {
     let mut read = |norm: Norm| {
         model.blocks[0].ln1_post = Some(post(norm));
         let directions = Directions::of(&[raw(), raw()], None, &model).unwrap();
-        let capture = Capture { points: points(&model.config), rows: vec![0, 1] };
+        let capture = Capture { points: points(&model.config), rows: vec![0, 1], ..Capture::default() };
         let cancel = Cancel::default();
         let mut tap = Tap::new(&capture, &cancel);
         let before = activations();
@@ -353,9 +355,10 @@ fn a_target_keeps_its_form_when_its_tokens_are_mapped() {
 fn a_repeated_token_counts_each_time() {
     let target = Target::Tokens { answer: Answer::Tokens(vec![1, 1, 2, 0]), against: None };
     let Ok(()) = target.check(3, 4) else { panic!("refused") };
-    let batch = [Item { prompt: 0, ids: &[0], positions: &[0], target: &target }];
+    let prompts = [Prompted { ids: vec![0], positions: vec![0] }];
+    let chunk = Chunk { first: 0, prompts: &prompts };
     let output = Output { stream: t(&[0.0; 4], &[1, 4]), normed: t(&[0.0; 4], &[1, 4]) };
-    let resolved = target::resolve([(&batch[0], 0)].into_iter(), &output, &model().unembed).unwrap();
+    let resolved = target::resolve(&chunk.rows(), chunk, &[target], &output, &model().unembed).unwrap();
     let tokens = BTreeMap::from([(0, 0.25), (1, 0.5), (2, 0.25)]);
     assert_eq!(resolved, [Resolved::Tokens(TokenWeights { tokens, mean: 0.0 })]);
 }

@@ -8,7 +8,7 @@ use logit_prism_core::attribution::{Against, Answer, Attribution, OnViolation, O
 use logit_prism_core::cancel::Cancel;
 use logit_prism_core::rows::Positions;
 use logit_prism_core::run::Job;
-use logit_prism_core::session::{Call, LoadOptions, Session};
+use logit_prism_core::session::{Asked, Call, LoadOptions, Session};
 use logit_prism_core::tokenizer::{Prompt, Token};
 use logit_prism_core::{PrismError, Result};
 use serde_json::Value;
@@ -56,14 +56,17 @@ pub fn pair(answer: u64, against: u64) -> Target<Token> {
     Target::Tokens { answer: Answer::Tokens(vec![Token::Id(answer as u32)]), against }
 }
 
+/// The last positions of some prompts.
+pub fn asked(prompts: Vec<Vec<u32>>) -> Asked {
+    let prompts = prompts.into_iter().map(Prompt::Ids).collect();
+    Asked { prompts, positions: Positions::Last, prepend_bos: None, chunk_tokens: None }
+}
+
 pub fn call(prompts: Vec<Vec<u32>>, targets: Vec<Target<Token>>) -> Call {
     Call {
-        prompts: prompts.into_iter().map(Prompt::Ids).collect(),
+        asked: asked(prompts),
         targets,
-        positions: Positions::Last,
         options: Options { unit: Unit::Head, norm: None, on_violation: OnViolation::Throw },
-        prepend_bos: None,
-        chunk_tokens: None,
     }
 }
 

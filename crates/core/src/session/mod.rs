@@ -1,6 +1,9 @@
 //! A loaded model and all that belongs to it: weights, tokenizer, threads, and the files it came from.
 
-use crate::attribution::{Attribution, Options, Target};
+mod calls;
+
+pub use calls::{Asked, Call};
+
 use crate::batch::{Batch, check_ids};
 use crate::checkpoint::Checkpoint;
 use crate::config::{ModelConfig, RawConfig};
@@ -9,8 +12,7 @@ use crate::fence::fenced;
 use crate::hook::HookPoint;
 use crate::memory;
 use crate::model::{self, Transformer};
-use crate::rows::Positions;
-use crate::run::{self, Job, Place, Work};
+use crate::run::{self, Job};
 use crate::tap::{Activations, Capture, Tap};
 use crate::tokenizer::{Prompt, Token, Tokenizer};
 use candle_core::Device;
@@ -44,23 +46,6 @@ pub struct Session {
     pool: ThreadPool,
     memory_limit: Option<u64>,
     poisoned: Mutex<Option<String>>,
-}
-
-/// A call of [`Session::attribute`].
-#[derive(Debug, Clone)]
-pub struct Call {
-    /// Prompts, of any lengths.
-    pub prompts: Vec<Prompt>,
-    /// One target for all prompts, or one per prompt.
-    pub targets: Vec<Target<Token>>,
-    /// Which positions.
-    pub positions: Positions,
-    /// Columns, norm and certificate.
-    pub options: Options,
-    /// Put a BOS token in front of texts, or leave it out, whatever the tokenizer does.
-    pub prepend_bos: Option<bool>,
-    /// Tokens per chunk; [`run::CHUNK_TOKENS`] if not given.
-    pub chunk_tokens: Option<usize>,
 }
 
 /// What one prompt left behind at some hook points.
@@ -115,20 +100,6 @@ impl Session {
         Ok(Session { transformer, tokenizer, weight_bytes, checkpoint, config_bytes, pool, memory_limit, poisoned })
     }
 
-    /// Attributes; returns the ids that were run beside the result.
-    ///
-    /// # Errors
-    /// Those of tokenising and of [`run::attribute`]; `POISONED` after a panic.
-    pub fn attribute(&self, call: &Call, job: &Job) -> Result<(Vec<Vec<u32>>, Attribution)> {
-        self.guarded(|| {
-            let work = self.prepare(call, job)?;
-            let place = Place { model: &self.transformer, pool: &self.pool, memory_limit: self.memory_limit };
-            let chunk_tokens = call.chunk_tokens.unwrap_or(run::CHUNK_TOKENS);
-            let result = run::attribute(&place, &work, &call.options, chunk_tokens, job)?;
-            Ok((work.into_iter().map(|w| w.ids).collect(), result))
-        })
-    }
-
     /// Runs one prompt and keeps these hook points at every position.
     ///
     /// # Errors
@@ -144,7 +115,7 @@ impl Session {
             let model = &self.transformer;
             let ids = self.ids(prompt, 0, prepend_bos)?;
             let points = points.iter().map(|name| HookPoint::parse(name, &model.config)).collect::<Result<_>>()?;
-            let capture = Capture { points, rows: (0..ids.len() as u32).collect() };
+            let capture = Capture { points, rows: (0..ids.len() as u32).collect(), ..Capture::default() };
             let needed = memory::forward(&model.config, &[ids.len()], ids.len())
                 + memory::observed(&model.config, &capture.points, ids.len());
             memory::check("the forward pass", needed, self.memory_limit)?;
@@ -195,30 +166,6 @@ impl Session {
     /// `TOKENIZER_MISSING`.
     pub fn tokenizer(&self, needed_for: &str) -> Result<&Tokenizer> {
         self.tokenizer.as_ref().ok_or_else(|| PrismError::TokenizerMissing { needed_for: needed_for.into() })
-    }
-
-    fn prepare(&self, call: &Call, job: &Job) -> Result<Vec<Work>> {
-        let config = &self.transformer.config;
-        let (n_prompts, n_targets) = (call.prompts.len(), call.targets.len());
-        if n_prompts == 0 {
-            return Err(PrismError::argument("prompts", "an empty list", "at least one prompt"));
-        }
-        if n_targets != 1 && n_targets != n_prompts {
-            let found = format!("{n_targets} targets for {n_prompts} prompts");
-            return Err(PrismError::argument("targets", found, "one target, or one per prompt"));
-        }
-        if call.chunk_tokens == Some(0) {
-            return Err(PrismError::argument("batchTokens", 0, "a whole number from 1 on"));
-        }
-        call.positions.check(n_prompts)?;
-        let prepare = |(index, prompt)| {
-            job.cancel.check()?;
-            let ids = self.ids(prompt, index, call.prepend_bos)?;
-            let target = call.targets[index.min(n_targets - 1)].try_map(|token| self.token(token, prompt))?;
-            target.check(config.d_vocab, config.d_model)?;
-            Ok(Work { positions: call.positions.of(index, ids.len())?, ids, target })
-        };
-        call.prompts.iter().enumerate().map(prepare).collect()
     }
 
     fn token(&self, token: &Token, prompt: &Prompt) -> Result<u32> {

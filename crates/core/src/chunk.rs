@@ -1,0 +1,96 @@
+//! Some consecutive prompts of a call, run together.
+
+use crate::batch::Batch;
+use crate::cancel::Cancel;
+use crate::error::{PrismError, Result};
+use crate::hook::HookPoint;
+use crate::model::{Output, Transformer};
+use crate::tap::{Activations, Capture, Tap};
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// A prompt of a call and the positions that are wanted of it.
+#[derive(Debug, Clone)]
+pub struct Prompted {
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// Wanted positions, rising.
+    pub positions: Vec<usize>,
+}
+
+/// One row of a result: a prompt and a position in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// Index of the prompt in the call.
+    pub prompt: usize,
+    /// Position in the prompt, BOS counted.
+    pub position: usize,
+}
+
+/// Consecutive prompts of a call.
+#[derive(Clone, Copy)]
+pub struct Chunk<'a> {
+    /// Index in the call of the first.
+    pub first: usize,
+    /// The prompts.
+    pub prompts: &'a [Prompted],
+}
+
+/// What a forward pass over a chunk left behind.
+pub struct Observed {
+    /// What each kept row is.
+    pub rows: Vec<Row>,
+    /// Where the rows of each prompt of the chunk lie among all rows that were run.
+    pub spans: Vec<Range<usize>>,
+    /// What was kept.
+    pub activations: Activations,
+    /// The final stream at the kept rows.
+    pub output: Output,
+}
+
+impl Chunk<'_> {
+    /// Its wanted rows, prompt by prompt, positions rising.
+    pub fn rows(&self) -> Vec<Row> {
+        let of = |(i, p): (usize, &Prompted)| {
+            let prompt = self.first + i;
+            p.positions.iter().map(move |position| Row { prompt, position: *position }).collect::<Vec<_>>()
+        };
+        self.prompts.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// The prompt of a row.
+    pub fn prompt(&self, row: Row) -> &Prompted {
+        &self.prompts[row.prompt - self.first]
+    }
+
+    /// Runs the prompts once and keeps `points` at the wanted rows and `everywhere` at all; `None` where no row is wanted.
+    ///
+    /// # Errors
+    /// `ABORTED`, `NOT_FINITE` with the prompt's index in the call, `INTERNAL`.
+    pub fn forward(
+        &self,
+        model: &Transformer,
+        points: BTreeSet<HookPoint>,
+        everywhere: BTreeSet<HookPoint>,
+        cancel: &Cancel,
+    ) -> Result<Option<Observed>> {
+        let batch = Batch::of_prompts(self.prompts.iter().map(|p| &p.ids[..]), &model.config)?;
+        let spans: Vec<Range<usize>> = (0..self.prompts.len()).map(|i| batch.rows(i)).collect();
+        let wanted = self.prompts.iter().zip(&spans).flat_map(|(p, span)| p.positions.iter().map(|p| span.start + p));
+        let capture = Capture { points, rows: wanted.map(|row| row as u32).collect(), everywhere };
+        if capture.rows.is_empty() {
+            return Ok(None);
+        }
+        let mut tap = Tap::new(&capture, cancel);
+        let output = model.forward(&batch, &mut tap).map_err(|e| self.named(e))?;
+        Ok(Some(Observed { rows: self.rows(), spans, activations: tap.finish(), output }))
+    }
+
+    /// The forward pass counts prompts within the chunk, a caller within the call.
+    fn named(&self, error: PrismError) -> PrismError {
+        match error {
+            PrismError::NotFinite { first, prompt } => PrismError::NotFinite { first, prompt: self.first + prompt },
+            other => other,
+        }
+    }
+}

@@ -58,6 +58,8 @@ pub enum PrismError {
     #[error("{argument} is {found}; expected {expected}")]
     InvalidArgument { argument: String, found: String, expected: String },
 
+    #[error("{purpose} needs {} that {} not cached: {}; name {} in the run's cache option", count(.missing, "hook point"), if .missing.len() == 1 { "is" } else { "are" }, preview(.missing), if .missing.len() == 1 { "it" } else { "them" })]
+    NotCached { purpose: String, missing: Vec<String> },
     #[error("device {device} is not available: {reason}")]
     DeviceUnavailable { device: String, reason: String },
     #[error("{purpose} needs about {} of memory; {} can be used", mebibytes(.needed), mebibytes(.available))]
@@ -80,7 +82,7 @@ pub enum PrismError {
 }
 
 /// Every code that [`PrismError::code`] can return, and those that only the TypeScript facade raises.
-pub const CODES: [&str; 28] = [
+pub const CODES: [&str; 29] = [
     "IO_ERROR",
     "CONFIG_INVALID",
     "CONFIG_UNSUPPORTED",
@@ -101,6 +103,7 @@ pub const CODES: [&str; 28] = [
     "UNKNOWN_HOOK",
     "UNKNOWN_OPTION",
     "INVALID_ARGUMENT",
+    "NOT_CACHED",
     "DEVICE_UNAVAILABLE",
     "MEMORY",
     "NOT_FINITE",
@@ -135,6 +138,7 @@ impl PrismError {
             PositionRange { .. } => "POSITION_RANGE",
             UnknownHook { .. } => "UNKNOWN_HOOK",
             InvalidArgument { .. } => "INVALID_ARGUMENT",
+            NotCached { .. } => "NOT_CACHED",
             DeviceUnavailable { .. } => "DEVICE_UNAVAILABLE",
             Memory { .. } => "MEMORY",
             NotFinite { .. } => "NOT_FINITE",

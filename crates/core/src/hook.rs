@@ -5,6 +5,7 @@ use crate::config::{MlpKind, ModelConfig, Positions};
 use crate::error::{PrismError, Result};
 use BlockPoint::*;
 use Dim::*;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// What an axis of a captured tensor counts. There is no batch axis: values are kept per prompt.
@@ -175,6 +176,36 @@ impl HookPoint {
         Self::named(config).filter(|p| p.absent(config).is_none()).collect()
     }
 
+    /// The layer that it lies in.
+    pub fn layer(self) -> Option<usize> {
+        if let HookPoint::Block(l, _) = self { Some(l) } else { None }
+    }
+
+    /// Every point whose name matches one of these patterns, in which `*` stands for any characters.
+    ///
+    /// # Errors
+    /// `UNKNOWN_HOOK` where a pattern matches nothing that the model has, with the reason or the nearest names.
+    pub fn matching(patterns: &[String], config: &ModelConfig) -> Result<BTreeSet<HookPoint>> {
+        let mut points = BTreeSet::new();
+        for pattern in patterns {
+            if !pattern.contains('*') {
+                points.insert(Self::parse(pattern, config)?);
+                continue;
+            }
+            let named: Vec<HookPoint> = Self::named(config).filter(|p| matches(pattern, &p.to_string())).collect();
+            let there = || named.iter().filter(|p| p.absent(config).is_none());
+            if there().next().is_none() {
+                let reason = named.iter().find_map(|p| p.absent(config)).unwrap_or("matches no name");
+                let name = pattern.chars().take(200).collect();
+                let known = if named.is_empty() { Self::all(config) } else { Vec::new() };
+                let nearest = crate::suggest::nearest(pattern, known.iter().map(HookPoint::to_string));
+                return Err(PrismError::UnknownHook { name, reason: reason.into(), nearest });
+            }
+            points.extend(there());
+        }
+        Ok(points)
+    }
+
     /// Why the model has no such point; `None` where it has.
     pub fn absent(self, config: &ModelConfig) -> Option<&'static str> {
         match self {
@@ -213,9 +244,58 @@ impl HookPoint {
     }
 }
 
+/// Whether a name matches a pattern in which `*` stands for any characters, also none. The parts between the stars are
+/// found from left to right, each as early as it can be, the last at the end.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let mut parts: Vec<&str> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stars_stand_for_any_characters() {
+        for (pattern, name, expected) in [
+            ("*", "", true),
+            ("*", "hook_embed", true),
+            ("blocks.*.attn.hook_z", "blocks.10.attn.hook_z", true),
+            ("blocks.*.attn.hook_z", "blocks.1.attn.hook_q", false),
+            ("blocks.1.*", "blocks.10.hook_resid_pre", false),
+            ("*.hook_*", "blocks.1.hook_resid_pre", true),
+            ("*ab", "aab", true),
+            ("ab*ab", "ab", false),
+            ("a*b*c", "a-b-b-c", true),
+            ("exact", "exact", true),
+            ("exact", "exactly", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} and {name}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_gives_the_points_that_are_there_or_the_reason() {
+        let points = |pattern: &str| HookPoint::matching(&[pattern.into()], &config());
+        let names: Vec<String> =
+            points("blocks.*.attn.hook_pattern").unwrap().iter().map(HookPoint::to_string).collect();
+        assert_eq!(names, ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"]);
+        assert_eq!(points("*").unwrap().len(), HookPoint::all(&config()).len());
+        let error = points("blocks.*.attn.hook_rot_q").unwrap_err();
+        assert!(error.to_string().contains("rotary"), "{error}");
+        let error = points("blocks.*.attn.hook_patern").unwrap_err();
+        assert_eq!(error.code(), "UNKNOWN_HOOK");
+        assert!(error.to_string().contains("hook_pattern"), "{error}");
+    }
     use crate::config::RawConfig;
 
     fn config() -> ModelConfig {

@@ -17,6 +17,7 @@
 
 pub mod attribution;
 pub mod batch;
+pub mod cache;
 pub mod cancel;
 pub mod checkpoint;
 pub mod chunk;

@@ -38,15 +38,26 @@ pub fn forward(config: &ModelConfig, lengths: &[usize], kept_rows: usize) -> u64
     4 * (attention.max(mlp) + kept) as u64
 }
 
-/// Bytes of these points, kept at every position of one prompt.
-pub fn observed<'a>(config: &ModelConfig, points: impl IntoIterator<Item = &'a HookPoint>, length: usize) -> u64 {
+/// Bytes of these points at `kept` positions of a prompt of `length` tokens.
+pub fn observed<'a>(
+    config: &ModelConfig,
+    points: impl IntoIterator<Item = &'a HookPoint>,
+    kept: usize,
+    length: usize,
+) -> u64 {
+    points.into_iter().map(|point| 4 * shape(config, *point, kept, length).iter().product::<usize>() as u64).sum()
+}
+
+/// The shape of a point's values at `kept` positions of a prompt of `length` tokens.
+pub fn shape(config: &ModelConfig, point: HookPoint, kept: usize, length: usize) -> Vec<usize> {
     let size = |dim: &Dim| match dim {
-        Dim::Pos | Dim::QueryPos | Dim::KeyPos => length,
+        Dim::Pos | Dim::QueryPos => kept,
+        Dim::KeyPos => length,
         Dim::Head => config.n_heads,
         Dim::KvHead => config.n_key_value_heads,
         Dim::DHead => config.d_head,
         Dim::DModel => config.d_model,
-        Dim::DMlp => config.d_mlp.max(config.d_mlp_dense),
+        Dim::DMlp => point.layer().map_or(config.d_mlp, |l| config.mlp_of(l).1),
         Dim::Expert => {
             if let MlpKind::Experts { n_experts, .. } = config.mlp {
                 n_experts
@@ -56,13 +67,18 @@ pub fn observed<'a>(config: &ModelConfig, points: impl IntoIterator<Item = &'a H
         }
         Dim::One => 1,
     };
-    let bytes = |point: &HookPoint| 4 * point.dims().iter().map(size).product::<usize>() as u64;
-    points.into_iter().map(bytes).sum()
+    point.dims().iter().map(size).collect()
 }
 
-/// Bytes of a result: its values, and twice as many while they are computed in f64.
-pub fn attributed(config: &ModelConfig, rows: usize) -> u64 {
-    (rows * Component::all(Unit::Head, config).len() * (4 + 8)) as u64
+/// Bytes of the values of an attribution.
+pub fn attributed(config: &ModelConfig, unit: Unit, rows: usize) -> u64 {
+    4 * rows as u64 * Component::count(unit, config) as u64
+}
+
+/// Bytes of a chunk's values while they are computed, column by column and then row by row, in f64.
+pub fn attributing(config: &ModelConfig, unit: Unit, rows: usize) -> u64 {
+    let fine = if unit == Unit::Neuron { unit } else { Unit::Head };
+    16 * rows as u64 * Component::count(fine, config) as u64
 }
 
 fn system_available() -> Option<u64> {

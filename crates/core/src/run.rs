@@ -82,17 +82,22 @@ pub fn attribute(
     job: &Job,
 ) -> Result<Attribution> {
     let rows = prompts.iter().map(|p| p.positions.len()).sum();
-    let result_bytes = memory::attributed(&place.model.config, rows);
-    let purpose = "the forward pass and its result";
-    let work = Work { prompts, chunk_tokens, purpose, result_bytes, chunk_bytes: &|_| 0 };
+    let config = &place.model.config;
+    let work = Work {
+        prompts,
+        chunk_tokens,
+        purpose: "the forward pass and its result",
+        result_bytes: memory::attributed(config, options.unit, rows),
+        chunk_bytes: &|chunk| memory::attributing(config, options.unit, chunk.iter().map(|p| p.positions.len()).sum()),
+    };
     let parts = over_chunks(place, &work, job, |chunk| {
         let targets = &targets[chunk.first..chunk.first + chunk.prompts.len()];
         attribution::attribute(place.model, chunk, targets, options, job.cancel)
     })?;
-    Ok(parts.into_iter().fold(Attribution::default(), |mut all, part| {
-        all.append(part);
-        all
-    }))
+    let mut all = Attribution::default();
+    parts.into_iter().for_each(|part| all.append(part));
+    all.keep_top(options, config);
+    Ok(all)
 }
 
 /// Consecutive prompts of at most `chunk_tokens` together, at least one.

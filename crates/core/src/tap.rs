@@ -1,7 +1,7 @@
 //! One `tap` at every hook point: it keeps what was asked for, and hands on what the rest of the model is to see.
 
 use crate::cancel::Cancel;
-use crate::error::Result;
+use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
 use candle_core::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,48 @@ impl Activations {
     /// kept everywhere.
     pub fn rows(&self, point: HookPoint) -> Option<&Tensor> {
         self.rows.get(&point)
+    }
+
+    /// The kept rows of a point that must be there.
+    ///
+    /// # Errors
+    /// `INTERNAL` where the point was not kept.
+    pub fn kept(&self, point: HookPoint) -> Result<&Tensor> {
+        let missing =
+            || PrismError::Internal { place: "a forward pass".into(), problem: format!("{point} was not kept") };
+        self.rows(point).ok_or_else(missing)
+    }
+
+    /// Values that were kept elsewhere, of one segment for squares.
+    pub fn of(rows: BTreeMap<HookPoint, Tensor>, squares: BTreeMap<HookPoint, Vec<Tensor>>) -> Self {
+        Activations { rows, squares }
+    }
+
+    /// Cuts a point that was kept everywhere to some rows.
+    ///
+    /// # Errors
+    /// `INTERNAL` where it was not kept or has fewer rows.
+    pub fn keep_rows(&mut self, point: HookPoint, rows: &[u32]) -> Result<()> {
+        let all = self.kept(point)?;
+        let some = all.index_select(&Tensor::new(rows, all.device())?, 0)?;
+        self.rows.insert(point, some);
+        Ok(())
+    }
+
+    /// Drops a point.
+    pub fn forget(&mut self, point: HookPoint) {
+        self.rows.remove(&point);
+    }
+
+    /// Copies what is a view of something larger, so that the larger thing can be freed.
+    ///
+    /// # Errors
+    /// `INTERNAL`.
+    pub fn let_go(&mut self) -> Result<()> {
+        for tensor in self.rows.values_mut() {
+            *tensor = tensor.contiguous()?;
+        }
+        Ok(())
     }
 
     /// Scores or pattern of one segment, [head, query_pos, key_pos], at the kept query positions.

@@ -38,7 +38,7 @@ fn expected(component: &Component, reference: &Value, suffix: &str, at: impl Fn(
         Kind::Head => at(&of("head")[l][h]),
         Kind::AttnBias => at(&of("attn_bias")[l]),
         Kind::Mlp => at(&of("mlp")[l]),
-        Kind::Attn => panic!("no such column"),
+        other => panic!("no {other:?} column in the unit of heads"),
     }
 }
 

@@ -81,6 +81,7 @@ fn an_observation_that_does_not_fit_is_refused() {
         &load(&fixture("gpt2")).unwrap().transformer.config,
         [&HookPoint::Block(0, BlockPoint::Pattern)],
         14,
+        14,
     );
     assert_eq!(pattern, 4 * 4 * 14 * 14);
 }

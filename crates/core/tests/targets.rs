@@ -48,7 +48,7 @@ fn number(value: &Value) -> f64 {
 fn check_row(what: &str, result: &Attribution, row: usize, unit: Unit, expected: &Value) {
     let columns = match unit {
         Unit::Head => head_columns(expected, number),
-        Unit::Layer => layer_columns(expected, number),
+        _ => layer_columns(expected, number),
     };
     close(what, wide(row_of(result, row)), &columns, TOLERANCE);
     close("constant", [result.constant[row]], &numbers(&expected["constant"]), TOLERANCE);

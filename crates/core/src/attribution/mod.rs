@@ -10,32 +10,62 @@
 
 mod certificate;
 mod component;
+mod convention;
 mod direction;
+pub mod lens;
+pub mod probe;
 mod project;
+pub mod sources;
+mod stack;
 mod target;
+mod top;
+pub mod top_tokens;
+mod vocabulary;
 
 pub use certificate::{Certificate, OnViolation};
-pub use component::{Component, Kind, Unit};
+pub use component::{Component, ExpertId, Kind, Unit};
+pub use convention::Convention;
 pub use direction::{Direction, NormTreatment};
+pub use stack::Depth;
 pub use target::{Against, Answer, Resolved, Target, TokenWeights};
+pub use vocabulary::Scored;
+pub(crate) use {project::points as component_points, stack::stack as residual_stack};
 
 use crate::cancel::Cancel;
 use crate::chunk::{Chunk, Observed, Row};
+use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
+use crate::hook::HookPoint;
 use crate::model::{Output, Transformer};
 use crate::tap::Activations;
 use direction::Directions;
 use std::collections::BTreeSet;
+
+/// Tokens of the vocabulary that are scanned together.
+pub(crate) fn vocabulary_block(config: &ModelConfig) -> usize {
+    vocabulary::BLOCK.min(config.d_vocab)
+}
 
 /// What to compute, besides prompts and targets.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The columns.
     pub unit: Unit,
+    /// With `Unit::Neuron`: of every row the neurons to keep of each sign; all without.
+    pub top: Option<usize>,
+    /// Whether the value bias counts in the heads.
+    pub convention: Convention,
     /// What is done with the final norm. `None` is [`NormTreatment::Frozen`], and the only choice for a direction.
     pub norm: Option<NormTreatment>,
     /// Whether a row beyond its tolerance is an error.
     pub on_violation: OnViolation,
+}
+
+impl Options {
+    /// The activations that attribution needs, at the wanted rows.
+    pub(crate) fn points(&self, model: &Transformer) -> BTreeSet<HookPoint> {
+        project::points(model, self.unit).into_iter().chain(self.convention.points(&model.config)).collect()
+    }
 }
 
 /// Attributions of some rows.
@@ -47,6 +77,8 @@ pub struct Attribution {
     pub targets: Vec<Resolved>,
     /// [rows, components], row-major.
     pub values: Vec<f32>,
+    /// What the columns are, where they are not all of the unit's.
+    pub components: Option<Vec<Component>>,
     /// What no component writes, [rows].
     pub constant: Vec<f64>,
     /// Both sides of the completeness equation and their tolerance, [rows].
@@ -61,6 +93,7 @@ impl Attribution {
         self.rows.append(&mut other.rows);
         self.targets.append(&mut other.targets);
         self.values.append(&mut other.values);
+        self.components = self.components.take().or(other.components);
         self.constant.append(&mut other.constant);
         self.certificates.append(&mut other.certificates);
         self.after_cap.append(&mut other.after_cap);
@@ -79,8 +112,7 @@ pub fn attribute(
     options: &Options,
     cancel: &Cancel,
 ) -> Result<Attribution> {
-    let points = project::points(&model.config);
-    let Some(observed) = chunk.forward(model, points, BTreeSet::new(), cancel)? else {
+    let Some(observed) = chunk.forward(model, options.points(model), BTreeSet::new(), cancel)? else {
         return Ok(Attribution::default());
     };
     let Observed { rows, activations, output, .. } = observed;
@@ -88,8 +120,21 @@ pub fn attribute(
     from_activations(model, rows, targets, &activations, &output, options)
 }
 
+/// The target of every row of a chunk, from what the forward pass left behind at the same rows.
+///
+/// # Errors
+/// As [`attribute`].
+pub(crate) fn resolve_targets(
+    chunk: Chunk,
+    targets: &[Target],
+    output: &Output,
+    model: &Transformer,
+) -> Result<Vec<Resolved>> {
+    target::resolve(&chunk.rows(), chunk, targets, output, &model.unembed)
+}
+
 /// Attributes from what a forward pass left behind: the points of [`project::points`] and its output, at the same rows.
-fn from_activations(
+pub(crate) fn from_activations(
     model: &Transformer,
     rows: Vec<Row>,
     targets: Vec<Resolved>,
@@ -98,21 +143,28 @@ fn from_activations(
     options: &Options,
 ) -> Result<Attribution> {
     let directions = Directions::of(&targets, options.norm, model)?;
-    let head_values = project::by_head(model, activations, &directions)?;
+    let fine = project::fine(options.unit);
+    let fine_values = project::by_component(model, activations, &directions, fine, options.convention)?;
     let constant: Vec<f64> = (0..rows.len()).map(|row| directions.of_row(row).constant).collect();
     let measured = target::measure(&targets, output, &model.unembed)?;
     let after_cap = measured.iter().map(|m| m.after_cap).collect();
     let measured: Vec<f64> = measured.iter().map(|m| m.value).collect();
 
-    let fine = Component::all(Unit::Head, &model.config);
-    let certificates = certificate::certify(&head_values, fine.len(), &constant, &measured);
-    let columns = component::columns(options.unit, &model.config);
-    let values = component::sum_columns(&head_values, &columns);
+    let has_attn_bias = options.convention.has_attn_bias(&model.config);
+    let components = Component::listed(fine, &model.config, has_attn_bias);
+    let certificates = certificate::certify(&fine_values, components.len(), &constant, &measured);
+    let values = if options.unit == fine {
+        fine_values.iter().map(|v| *v as f32).collect()
+    } else {
+        component::sum_columns(&fine_values, &component::columns(&components, options.unit, &model.config))
+    };
+    let is_usual = options.unit != fine || has_attn_bias == model.config.has_attn_bias();
+    let components = (!is_usual).then_some(components);
     check_finite(&values, &certificates, &rows)?;
     if options.on_violation == OnViolation::Throw && options.norm != Some(NormTreatment::None) {
         certificate::check(&certificates, &rows)?;
     }
-    Ok(Attribution { rows, targets, values, constant, certificates, after_cap })
+    Ok(Attribution { rows, targets, values, components, constant, certificates, after_cap })
 }
 
 /// That every column and both sides of every certificate are finite: only then does the certificate say something.

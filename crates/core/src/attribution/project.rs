@@ -1,130 +1,244 @@
 //! `attribution(c) = (c · ũ) / s` for every component, projection first: the direction is folded through each output
-//! matrix once, `f(l,h) = W_O(l)[h] ũ`, so that a head costs `z(l,h) · f(l,h)` per row and no head's write is formed.
+//! matrix once, `f = W ũ`, so that input number `i` of a matrix writes `a_i · f_i / s` per row and no write is formed. A
+//! neuron is one such number, a head the sum over its own: `z(l,h) · f(l,h)` with `f(l,h) = W_O(l)[h] ũ`.
 //!
-//! Where attention's output goes through a norm before it is added, `γ ⊙ (raw − mean) / s_post + β`, the norm is held
+//! Where a sublayer's output goes through a norm before it is added, `γ ⊙ (raw − mean) / s_post + β`, the norm is held
 //! at its scale `s_post` of the run: every part of `raw` is read along `ũ′ = γ ⊙ ũ` (less its mean for a layer norm),
 //! divided by `s_post`, and β is part of the bias.
 
+use super::component::Unit;
+use super::convention::{Convention, common_value, row_sums};
 use super::direction::{Directions, before, dot, host};
 use crate::config::ModelConfig;
-use crate::error::{PrismError, Result};
+use crate::error::Result;
 use crate::hook::{BlockPoint, HookPoint};
-use crate::model::{Block, Transformer};
+use crate::model::{Block, Linear, NormLayer, Transformer};
 use crate::ops;
 use crate::tap::Activations;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use std::collections::BTreeSet;
 
-/// The activations that attribution needs, at the wanted rows.
-pub(super) fn points(config: &ModelConfig) -> BTreeSet<HookPoint> {
-    let of_layer = |l| [BlockPoint::Z, BlockPoint::Ln1PostScale, BlockPoint::MlpOut].map(|p| HookPoint::Block(l, p));
+/// The activations that attribution by `unit` needs, at the wanted rows.
+pub(crate) fn points(model: &Transformer, unit: Unit) -> BTreeSet<HookPoint> {
+    let config = &model.config;
     let all = [HookPoint::Embed, HookPoint::PosEmbed, HookPoint::FinalScale].into_iter();
-    let all = all.chain((0..config.n_layers).flat_map(of_layer));
+    let all = all.chain(model.blocks.iter().flat_map(|block| {
+        let at = |point| HookPoint::Block(block.layer, point);
+        let attention = [at(BlockPoint::Z), at(BlockPoint::Ln1PostScale)];
+        let mlp = match unit {
+            Unit::Neuron => [vec![at(BlockPoint::Ln2PostScale)], block.hidden_points()].concat(),
+            Unit::Head | Unit::Layer => vec![at(BlockPoint::MlpOut)],
+        };
+        attention.into_iter().chain(mlp)
+    }));
     all.filter(|point| point.absent(config).is_none()).collect()
 }
 
-/// The attribution of every component of `Unit::Head`, in the order of `Component::all`: [rows, components], row-major.
+/// The unit in which [`by_component`] computes: a layer's attention is a sum of heads.
+pub(super) fn fine(unit: Unit) -> Unit {
+    if unit == Unit::Neuron { unit } else { Unit::Head }
+}
+
+/// The attribution of every component of a fine unit, in the order of `Component::all`: [rows, components], row-major.
 ///
 /// # Errors
 /// `INTERNAL` where an activation is not there.
-pub(super) fn by_head(model: &Transformer, activations: &Activations, directions: &Directions) -> Result<Vec<f64>> {
-    let config = &model.config;
-    let reader = Reader { directions, scales: host(kept(activations, HookPoint::FinalScale)?)?, activations };
-
-    let mut columns = vec![reader.write(HookPoint::Embed)?];
-    if HookPoint::PosEmbed.absent(config).is_none() {
-        columns.push(reader.write(HookPoint::PosEmbed)?);
-    }
+pub(super) fn by_component(
+    model: &Transformer,
+    activations: &Activations,
+    directions: &Directions,
+    unit: Unit,
+    convention: Convention,
+) -> Result<Vec<f64>> {
+    let reader = Reader::new(activations, directions)?;
+    let mut columns = reader.embeddings(&model.config)?;
     for block in &model.blocks {
-        let through = reader.through(block)?;
-        columns.extend(reader.heads(block, &through, &model.device)?);
-        if config.has_attn_bias() {
-            columns.push(reader.bias(block, &through)?);
-        }
-        columns.push(reader.write(HookPoint::Block(block.layer, BlockPoint::MlpOut))?);
+        columns.extend(reader.attention(block, &model.config, convention)?);
+        columns.extend(match unit {
+            Unit::Neuron => reader.neurons(block, &model.config)?,
+            _ => vec![reader.write(HookPoint::Block(block.layer, BlockPoint::MlpOut))?],
+        });
     }
-    let rows = 0..reader.scales.len();
-    Ok(rows.flat_map(|row| columns.iter().map(move |column| column[row])).collect())
+    Ok(side_by_side(&columns, reader.scales.len()))
+}
+
+/// Some neighbouring columns: [rows, width], row-major.
+struct Columns {
+    width: usize,
+    values: Vec<f64>,
+}
+
+fn side_by_side(columns: &[Columns], rows: usize) -> Vec<f64> {
+    let width: usize = columns.iter().map(|c| c.width).sum();
+    let mut all = Vec::with_capacity(rows * width);
+    for row in 0..rows {
+        for c in columns {
+            all.extend_from_slice(&c.values[row * c.width..(row + 1) * c.width]);
+        }
+    }
+    all
 }
 
 /// Reads writes along each row's direction.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     directions: &'a Directions,
     /// s of the final norm at each row.
     scales: Vec<f64>,
     activations: &'a Activations,
 }
 
-/// What lies between attention's raw output and the stream.
-struct Through {
+/// What lies between a sublayer's raw output and the stream.
+pub(super) struct Through {
     /// ũ as the raw output sees it: ũ′, times the block's multiplier; one per direction.
     directions: Vec<Vec<f64>>,
     /// s_post at each row; 1 without a norm.
     scales: Vec<f64>,
 }
 
-impl Reader<'_> {
-    /// `(c · ũ) / s` of a write that was kept as it was added, [rows, d_model].
-    fn write(&self, point: HookPoint) -> Result<Vec<f64>> {
-        let write: Vec<Vec<f64>> = kept(self.activations, point)?.to_dtype(DType::F64)?.to_vec2()?;
-        Ok(write.iter().enumerate().map(|(row, c)| dot(c, &self.directions.of_row(row).u) / self.scale(row)).collect())
+impl<'a> Reader<'a> {
+    pub(super) fn new(activations: &'a Activations, directions: &'a Directions) -> Result<Self> {
+        Ok(Reader { directions, scales: host(activations.kept(HookPoint::FinalScale)?)?, activations })
     }
 
-    /// The directions and scales by which parts of attention's raw output are read.
-    fn through(&self, block: &Block) -> Result<Through> {
+    fn embeddings(&self, config: &ModelConfig) -> Result<Vec<Columns>> {
+        let points = [HookPoint::Embed, HookPoint::PosEmbed].into_iter();
+        points.filter(|point| point.absent(config).is_none()).map(|point| self.write(point)).collect()
+    }
+
+    /// The heads of a layer and, where there is one, the bias.
+    fn attention(&self, block: &Block, config: &ModelConfig, convention: Convention) -> Result<Vec<Columns>> {
+        let through = self.through_attention(block)?;
+        let attention = &block.attention;
+        let z = self.activations.kept(HookPoint::Block(block.layer, BlockPoint::Z))?.flatten_from(1)?;
+        let parts = self.parts(&z, &attention.output, &through)?;
+        let heads = parts.chunks_exact(attention.d_head).map(|head| head.iter().sum()).collect();
+        let mut heads = Columns { width: attention.n_heads, values: heads };
+        if !convention.has_attn_bias(config) {
+            return Ok(vec![heads]);
+        }
+        let bias = attention.output.bias.as_ref().map(host).transpose()?;
+        let of_raw = |row: usize, u: &[f64]| bias.as_ref().map_or(0.0, |b| self.per_scale(row, dot(b, u), &through));
+        let mut bias = self.bias(block.ln1_post.as_ref(), block.multiplier, &through, of_raw)?;
+        if convention == Convention::TransformerLens {
+            self.move_common(block, &through, &mut heads, &mut bias)?;
+        }
+        Ok(vec![heads, bias])
+    }
+
+    /// Moves what all positions have in common of a layer's values from the heads to the bias: convention.rs.
+    fn move_common(&self, block: &Block, through: &Through, heads: &mut Columns, bias: &mut Columns) -> Result<()> {
+        let Some(common) = common_value(block)? else { return Ok(()) };
+        let sums = row_sums(block, self.activations)?;
+        let attention = &block.attention;
+        let (n_heads, e) = (attention.n_heads, attention.d_head);
+        let folded = self.folded(&attention.output, through)?;
+        for (row, of_row) in heads.values.chunks_exact_mut(n_heads).enumerate() {
+            let f = &folded[self.directions.index(row)];
+            for (h, head) in of_row.iter_mut().enumerate() {
+                let g = h * attention.n_key_value_heads / n_heads;
+                let sum = sums.as_ref().map_or(1.0, |sums| sums[row][h]);
+                let moved =
+                    sum * self.per_scale(row, dot(&common[g * e..(g + 1) * e], &f[h * e..(h + 1) * e]), through);
+                *head -= moved;
+                bias.values[row] += moved;
+            }
+        }
+        Ok(())
+    }
+
+    /// The neurons of a layer and, where there is one, the bias.
+    fn neurons(&self, block: &Block, config: &ModelConfig) -> Result<Vec<Columns>> {
+        let through = self.through(&block.ln2_post, HookPoint::Block(block.layer, BlockPoint::Ln2PostScale), block)?;
+        let layers = block.hidden_layers(self.activations)?;
+        let mut columns = Vec::new();
+        let mut biases: Vec<(Vec<f64>, Option<Vec<f64>>)> = Vec::new();
+        for layer in &layers {
+            let values = self.parts(&layer.values, layer.output, &through)?;
+            columns.push(Columns { width: layer.output.weight.dim(0)?, values });
+            if let Some(bias) = &layer.output.bias {
+                biases.push((host(bias)?, layer.weight.as_ref().map(host).transpose()?));
+            }
+        }
+        if config.has_mlp_bias() {
+            let of_raw = |row: usize, u: &[f64]| {
+                let weighted = |(b, weight): &(Vec<f64>, Option<Vec<f64>>)| {
+                    weight.as_ref().map_or(1.0, |weight| weight[row]) * dot(b, u)
+                };
+                self.per_scale(row, biases.iter().map(weighted).sum(), &through)
+            };
+            columns.push(self.bias(block.ln2_post.as_ref(), block.multiplier, &through, of_raw)?);
+        }
+        Ok(columns)
+    }
+
+    /// `(c · ũ) / s` of a write that was kept as it was added, [rows, d_model].
+    fn write(&self, point: HookPoint) -> Result<Columns> {
+        let write: Vec<Vec<f64>> = self.activations.kept(point)?.to_dtype(DType::F64)?.to_vec2()?;
+        let read = |(row, c): (usize, &Vec<f64>)| dot(c, &self.directions.of_row(row).u) / self.scale(row);
+        Ok(Columns { width: 1, values: write.iter().enumerate().map(read).collect() })
+    }
+
+    pub(super) fn through_attention(&self, block: &Block) -> Result<Through> {
+        self.through(&block.ln1_post, HookPoint::Block(block.layer, BlockPoint::Ln1PostScale), block)
+    }
+
+    /// The directions and scales by which parts of a sublayer's raw output are read.
+    fn through(&self, post: &Option<NormLayer>, scale: HookPoint, block: &Block) -> Result<Through> {
         let scaled = |mut u: Vec<f64>| {
             u.iter_mut().for_each(|u| *u *= block.multiplier);
             u
         };
-        let Some(post) = &block.ln1_post else {
+        let Some(post) = post else {
             let directions = self.directions.all().map(|u| scaled(u.to_vec())).collect();
             return Ok(Through { directions, scales: vec![1.0; self.scales.len()] });
         };
         let directions = self.directions.all().map(|u| Ok(scaled(before(u, post)?))).collect::<Result<_>>()?;
-        let scales = host(kept(self.activations, HookPoint::Block(block.layer, BlockPoint::Ln1PostScale))?)?;
-        Ok(Through { directions, scales })
+        Ok(Through { directions, scales: host(self.activations.kept(scale)?)? })
     }
 
-    /// `z(l,h) · f(l,h) / (s s_post)` with `f(l,h) = W_O(l)[h] ũ′`, for z [rows, H, e]: one column per head.
-    fn heads(&self, block: &Block, through: &Through, device: &Device) -> Result<Vec<Vec<f64>>> {
-        let z = kept(self.activations, HookPoint::Block(block.layer, BlockPoint::Z))?;
-        let z: Vec<Vec<f64>> = z.flatten_from(1)?.to_dtype(DType::F64)?.to_vec2()?;
-        let attention = &block.attention;
+    /// What every input number of an output matrix writes, `a_i · (W ũ′)_i / (s s_post)`, for a [rows, in]: the same shape.
+    fn parts(&self, a: &Tensor, output: &Linear, through: &Through) -> Result<Vec<f64>> {
+        let f = self.folded(output, through)?;
+        let a: Vec<Vec<f64>> = a.to_dtype(DType::F64)?.to_vec2()?;
+        let mut parts = Vec::with_capacity(a.len() * output.weight.dim(0)?);
+        for (row, a) in a.iter().enumerate() {
+            let scale = self.scale(row) * through.scales[row];
+            parts.extend(a.iter().zip(&f[self.directions.index(row)]).map(|(a, f)| a * f / scale));
+        }
+        Ok(parts)
+    }
+
+    /// Every direction through an output matrix, `W ũ′`: [directions, in].
+    pub(super) fn folded(&self, output: &Linear, through: &Through) -> Result<Vec<Vec<f64>>> {
         let flat: Vec<f32> = through.directions.iter().flatten().map(|u| *u as f32).collect();
-        let directions = Tensor::from_vec(flat, (through.directions.len(), attention.output.weight.dim(1)?), device)?;
-        let f = ops::project(&directions, &attention.output.weight)?; // [directions, H e]
-        let f: Vec<Vec<f64>> = f.to_dtype(DType::F64)?.to_vec2()?;
-        let column = |h: usize| {
-            let head = h * attention.d_head..(h + 1) * attention.d_head;
-            let read = |(row, z): (usize, &Vec<f64>)| {
-                let f = &f[self.directions.index(row)];
-                dot(&z[head.clone()], &f[head.clone()]) / (self.scale(row) * through.scales[row])
-            };
-            z.iter().enumerate().map(read).collect()
-        };
-        Ok((0..attention.n_heads).map(column).collect())
+        let shape = (through.directions.len(), output.weight.dim(1)?);
+        let directions = Tensor::from_vec(flat, shape, output.weight.device())?;
+        Ok(ops::project(&directions, &output.weight)?.to_dtype(DType::F64)?.to_vec2()?)
     }
 
-    /// What attention writes and no head does: `b_O`, read as the heads are, and the β of a norm behind them.
-    fn bias(&self, block: &Block, through: &Through) -> Result<Vec<f64>> {
-        let bias = block.attention.output.bias.as_ref().map(host).transpose()?;
-        let beta = block.ln1_post.as_ref().and_then(|post| post.beta.as_ref()).map(host).transpose()?;
+    /// What a sublayer writes and none of its parts does: the biases of its raw output, read as the parts are
+    /// (`of_raw` of a row and its ũ′), and the β of a norm behind them.
+    fn bias(
+        &self,
+        post: Option<&NormLayer>,
+        multiplier: f64,
+        through: &Through,
+        of_raw: impl Fn(usize, &[f64]) -> f64,
+    ) -> Result<Columns> {
+        let beta = post.and_then(|post| post.beta.as_ref()).map(host).transpose()?;
         let read = |row| {
-            let of_bias = bias
-                .as_ref()
-                .map_or(0.0, |b| dot(b, &through.directions[self.directions.index(row)]) / through.scales[row]);
-            let of_beta = beta.as_ref().map_or(0.0, |b| dot(b, &self.directions.of_row(row).u) * block.multiplier);
-            (of_bias + of_beta) / self.scale(row)
+            let of_beta = beta.as_ref().map_or(0.0, |b| dot(b, &self.directions.of_row(row).u) * multiplier);
+            of_raw(row, &through.directions[self.directions.index(row)]) + of_beta / self.scale(row)
         };
-        Ok((0..self.scales.len()).map(read).collect())
+        Ok(Columns { width: 1, values: (0..self.scales.len()).map(read).collect() })
+    }
+
+    /// A product with ũ′, divided by the scales that stand behind it.
+    pub(super) fn per_scale(&self, row: usize, product: f64, through: &Through) -> f64 {
+        product / (self.scale(row) * through.scales[row])
     }
 
     fn scale(&self, row: usize) -> f64 {
         if self.directions.of_row(row).scaled { self.scales[row] } else { 1.0 }
     }
-}
-
-fn kept(activations: &Activations, point: HookPoint) -> Result<&Tensor> {
-    let missing = || PrismError::Internal { place: "attribution".into(), problem: format!("{point} was not kept") };
-    activations.rows(point).ok_or_else(missing)
 }

@@ -1,7 +1,7 @@
 //! Directions, columns and certificates by hand, on numbers small enough to follow.
 
 use super::component::{columns, sum_columns};
-use super::project::{by_head, points};
+use super::project::{by_component, points};
 use super::*;
 use crate::chunk::Prompted;
 use crate::config::{ModelConfig, Norm, RawConfig};
@@ -166,13 +166,19 @@ fn components_in_the_order_of_the_columns() {
     assert_eq!(labels(Unit::Head), heads);
     assert_eq!(labels(Unit::Layer), ["embed", "pos_embed", "L0 attn", "L0 mlp", "L1 attn", "L1 mlp"]);
     let of_head = Component::all(Unit::Head, &config(2))[7];
-    assert_eq!(of_head, Component { kind: Kind::Head, layer: Some(1), index: Some(1) });
+    assert_eq!(of_head, Component { kind: Kind::Head, layer: Some(1), index: Some(1), expert: None });
 }
 
 #[test]
 fn a_unit_is_a_choice_of_columns() {
-    assert_eq!(columns(Unit::Head, &config(2)), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    assert_eq!(columns(Unit::Layer, &config(2)), [0, 1, 2, 2, 2, 3, 4, 4, 4, 5]);
+    assert_eq!(
+        columns(&Component::all(Unit::Head, &config(2)), Unit::Head, &config(2)),
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    );
+    assert_eq!(
+        columns(&Component::all(Unit::Head, &config(2)), Unit::Layer, &config(2)),
+        [0, 1, 2, 2, 2, 3, 4, 4, 4, 5]
+    );
 }
 
 #[test]
@@ -195,7 +201,7 @@ fn activations() -> Activations {
         (HookPoint::Block(0, BlockPoint::MlpOut), t(&[0.0, 0.0, 4.0, 0.0, 0.0, 0.0, 0.0, 1.0], &[2, 4])),
         (HookPoint::FinalScale, t(&[2.0, 5.0], &[2, 1])),
     ];
-    let capture = Capture { points: points(&config(1)), rows: vec![0, 1], ..Capture::default() };
+    let capture = Capture { points: points(&model(), Unit::Head), rows: vec![0, 1], ..Capture::default() };
     assert_eq!(capture.points.iter().copied().collect::<Vec<_>>(), values.each_ref().map(|(point, _)| *point));
     let cancel = Cancel::default();
     let mut tap = Tap::new(&capture, &cancel);
@@ -222,7 +228,7 @@ const RAW: [f64; 6] = [2.0, -3.0, 3.0, 6.0, 2.0, 2.0];
 fn every_component_is_read_along_the_direction_of_its_row() {
     let read = |targets: &[Resolved]| {
         let directions = Directions::of(targets, None, &model()).unwrap();
-        by_head(&model(), &activations(), &directions).unwrap()
+        by_component(&model(), &activations(), &directions, Unit::Head, Convention::Default).unwrap()
     };
     assert_eq!(read(&[difference(), raw()]), [DIFFERENCE, RAW].concat());
     // the other way round: the vector at row 0, the difference at row 1 with s = 5
@@ -245,15 +251,15 @@ fn a_norm_after_attention_is_held_at_its_scale() {
     let mut read = |norm: Norm| {
         model.blocks[0].ln1_post = Some(post(norm));
         let directions = Directions::of(&[raw(), raw()], None, &model).unwrap();
-        let capture = Capture { points: points(&model.config), rows: vec![0, 1], ..Capture::default() };
+        let capture = Capture { points: points(&model, Unit::Head), rows: vec![0, 1], ..Capture::default() };
         let cancel = Cancel::default();
         let mut tap = Tap::new(&capture, &cancel);
         let before = activations();
-        for point in points(&model.config) {
+        for point in points(&model, Unit::Head) {
             let value = before.rows(point).cloned().unwrap_or_else(|| t(&[4.0, 8.0], &[2, 1])); // s_post
             tap.rows(point, value).unwrap();
         }
-        let all = by_head(&model, &tap.finish(), &directions).unwrap();
+        let all = by_component(&model, &tap.finish(), &directions, Unit::Head, Convention::Default).unwrap();
         [all[2..5].to_vec(), all[8..11].to_vec()].concat() // both heads and the bias of each row
     };
     // RMS: ũ′ = [½, 0, −2, 2]; f = [½, 0] and [−4, 8]; z·f / s_post; bias [2, 2, 0, 0]·ũ′ / s_post + ½ β·v
@@ -267,7 +273,8 @@ fn a_norm_after_attention_is_held_at_its_scale() {
 #[test]
 fn an_activation_that_was_not_kept_is_an_internal_error() {
     let directions = Directions::of(&[raw()], None, &model()).unwrap();
-    let error = by_head(&model(), &Activations::default(), &directions).unwrap_err();
+    let error =
+        by_component(&model(), &Activations::default(), &directions, Unit::Head, Convention::Default).unwrap_err();
     assert_eq!(error.code(), "INTERNAL");
 }
 
@@ -279,7 +286,7 @@ fn rows() -> Vec<Row> {
 
 fn whole(targets: [Resolved; 2], stream: [f32; 8], normed: [f32; 8], on_violation: OnViolation) -> Result<Attribution> {
     let output = Output { stream: t(&stream, &[2, 4]), normed: t(&normed, &[2, 4]) };
-    let options = Options { unit: Unit::Layer, norm: None, on_violation };
+    let options = Options { unit: Unit::Layer, top: None, convention: Default::default(), norm: None, on_violation };
     from_activations(&model(), rows(), targets.into(), &activations(), &output, &options)
 }
 

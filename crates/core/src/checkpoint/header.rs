@@ -84,6 +84,8 @@ pub struct TensorEntry {
 pub struct Header {
     /// Every tensor by name.
     pub tensors: BTreeMap<String, TensorEntry>,
+    /// Texts beside them.
+    pub metadata: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -98,7 +100,7 @@ struct RawEntry {
 #[serde(untagged)]
 enum RawValue {
     Tensor(RawEntry),
-    Metadata(#[allow(dead_code)] BTreeMap<String, String>), // must be texts; nothing here reads them
+    Metadata(BTreeMap<String, String>),
 }
 
 impl Header {
@@ -122,10 +124,10 @@ impl Header {
         let entries = serde_json::from_slice::<UniqueMap<RawValue>>(&json)
             .map_err(|e| file.invalid(format!("a header that is not readable ({e})"), "a JSON object of tensors"))?;
 
-        let mut tensors = BTreeMap::new();
+        let (mut tensors, mut metadata) = (BTreeMap::new(), BTreeMap::new());
         for (name, value) in entries.0 {
             match value {
-                RawValue::Metadata(_) if name == "__metadata__" => {}
+                RawValue::Metadata(texts) if name == "__metadata__" => metadata = texts,
                 RawValue::Tensor(raw) if name != "__metadata__" => {
                     check_name(file, &name)?;
                     let entry = check_entry(file, &name, raw, 8 + length)?;
@@ -138,7 +140,7 @@ impl Header {
             return Err(file.invalid(format!("{} tensors", tensors.len()), format!("at most {MAX_TENSORS}")));
         }
         check_contiguous(file, &tensors, 8 + length)?;
-        Ok(Header { tensors })
+        Ok(Header { tensors, metadata })
     }
 }
 

@@ -194,6 +194,11 @@ impl ModelConfig {
         self.biases.attn_out || (self.layout.ln1_post.is_some() && self.norm.bias)
     }
 
+    /// Whether MLPs write a part that no neuron writes: b_out, or the β of a norm after the MLP.
+    pub fn has_mlp_bias(&self) -> bool {
+        self.biases.mlp || (self.layout.ln2_post.is_some() && self.norm.bias)
+    }
+
     /// What is special about the model, in words.
     fn special(&self) -> Vec<String> {
         let mut notes = Vec::new();

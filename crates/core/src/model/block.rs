@@ -2,11 +2,11 @@
 //! or both from one norm. What a sublayer writes may go through a norm and a multiplier before it is added.
 
 use super::attention::Pass;
-use super::{Attention, Mlp, NormLayer};
+use super::{Attention, HiddenLayer, Mlp, NormLayer};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::{BlockPoint, HookPoint};
-use crate::tap::Tap;
+use crate::tap::{Activations, Tap};
 use candle_core::Tensor;
 
 /// A block.
@@ -71,6 +71,43 @@ impl Block {
             None => heads,
         };
         Ok((heads * self.multiplier)?)
+    }
+
+    /// The points from which [`Block::hidden_layers`] is made.
+    pub fn hidden_points(&self) -> Vec<HookPoint> {
+        let points =
+            if matches!(self.mlp, Mlp::Experts(_)) { vec![RouterWeights, self.mlp_input().0] } else { vec![MlpPost] };
+        points.into_iter().map(|point| HookPoint::Block(self.layer, point)).collect()
+    }
+
+    /// The hidden layers of the MLP at the kept rows: the one that was kept, or every expert's, computed again from what
+    /// the MLP read and the gates that the run chose.
+    ///
+    /// # Errors
+    /// `INTERNAL` where a point of [`Block::hidden_points`] was not kept.
+    pub fn hidden_layers(&self, activations: &Activations) -> Result<Vec<HiddenLayer<'_>>> {
+        let kept = |point| activations.kept(HookPoint::Block(self.layer, point));
+        let one = |output| Ok(vec![HiddenLayer { values: kept(MlpPost)?.clone(), output, weight: None }]);
+        match &self.mlp {
+            Mlp::Plain { output, .. } => one(output),
+            Mlp::Gated(gated) => one(&gated.output),
+            Mlp::Experts(experts) => {
+                let (point, norm) = self.mlp_input();
+                let read = kept(point)?;
+                let x = norm.map_or_else(|| Ok(read.clone()), |norm| norm.gain_and_bias(read.clone()))?;
+                experts.hidden_layers(&x, kept(RouterWeights)?)
+            }
+        }
+    }
+
+    /// The point that the MLP reads, through the gain and bias of a norm.
+    fn mlp_input(&self) -> (BlockPoint, Option<&NormLayer>) {
+        match (&self.ln2, &self.ln1) {
+            (Some(ln2), _) => (Ln2Normalized, Some(ln2)),
+            (None, Some(ln1)) if self.parallel => (Ln1Normalized, Some(ln1)),
+            (None, None) if self.parallel => (ResidPre, None),
+            _ => (ResidMid, None),
+        }
     }
 
     fn norm(&self, norm: &Option<NormLayer>, x: &Tensor, points: [BlockPoint; 2], tap: &mut Tap) -> Result<Tensor> {

@@ -61,6 +61,16 @@ pub struct SharedExpert {
     pub expert: Gated,
 }
 
+/// A hidden layer of an MLP at some rows, as it enters the sum: `values W_out + weight · b_out`.
+pub struct HiddenLayer<'a> {
+    /// What multiplies W_out, an expert's gate inside; 0 at rows that the expert does not get: [rows, d_mlp]
+    pub values: Tensor,
+    /// W_out, b_out
+    pub output: &'a Linear,
+    /// An expert's gate, [rows, 1]; 1 without.
+    pub weight: Option<Tensor>,
+}
+
 impl Mlp {
     /// x [rows, d_model] → what the MLP computes, [rows, d_model].
     ///
@@ -92,18 +102,31 @@ impl Mlp {
 }
 
 impl SharedExpert {
+    fn hidden_layer(&self, x: &Tensor) -> Result<HiddenLayer<'_>> {
+        let share = self.share(x)?;
+        let values = self.expert.hidden_of(x)?.broadcast_mul(&share)?;
+        Ok(HiddenLayer { values, output: &self.expert.output, weight: Some(share) })
+    }
+
+    fn share(&self, x: &Tensor) -> Result<Tensor> {
+        Ok((self.score.forward(x)?.neg()?.exp()? + 1.0)?.recip()?)
+    }
+
     /// `σ(x w) E(x)`
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let share = (self.score.forward(x)?.neg()?.exp()? + 1.0)?.recip()?;
-        Ok(self.expert.forward(x)?.broadcast_mul(&share)?)
+        Ok(self.expert.forward(x)?.broadcast_mul(&self.share(x)?)?)
     }
 }
 
 impl Gated {
     /// All of it, out of sight: an expert has no hook points of its own.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.output.forward(&self.hidden_of(x)?)
+    }
+
+    fn hidden_of(&self, x: &Tensor) -> Result<Tensor> {
         let (gate, up) = self.gate_and_up(x)?;
-        self.output.forward(&self.hidden(&gate, &up)?)
+        self.hidden(&gate, &up)
     }
 
     fn gate_and_up(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -149,18 +172,57 @@ impl Experts {
 
     /// `Σ_e g_e E_e(x)`: every expert runs on the rows that chose it.
     fn mixed(&self, x: &Tensor, gates: &Tensor) -> Result<Tensor> {
-        let host: Vec<Vec<f32>> = gates.to_vec2()?;
+        let chosen = Chosen::of(gates)?;
         let mut sum = x.zeros_like()?;
         for (e, expert) in self.experts.iter().enumerate() {
-            let rows: Vec<u32> = (0..host.len() as u32).filter(|r| host[*r as usize][e] != 0.0).collect();
-            if rows.is_empty() {
-                continue;
+            if let Some((rows, weight)) = chosen.rows(e)? {
+                let out = expert.forward(&x.index_select(&rows, 0)?)?;
+                sum = sum.index_add(&rows, &out.broadcast_mul(&weight)?, 0)?;
             }
-            let rows = Tensor::new(rows, x.device())?;
-            let out = expert.forward(&x.index_select(&rows, 0)?)?;
-            let weight = gates.narrow(D::Minus1, e, 1)?.contiguous()?.index_select(&rows, 0)?;
-            sum = sum.index_add(&rows, &out.broadcast_mul(&weight)?, 0)?;
         }
         Ok(sum)
+    }
+
+    /// The hidden layer of every expert, the shared one last, from what the MLP reads and the gates of the run.
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn hidden_layers(&self, x: &Tensor, gates: &Tensor) -> Result<Vec<HiddenLayer<'_>>> {
+        let chosen = Chosen::of(gates)?;
+        let mut layers = Vec::new();
+        for (e, expert) in self.experts.iter().enumerate() {
+            let output = &expert.output;
+            let mut values = Tensor::zeros((x.dim(0)?, output.weight.dim(0)?), x.dtype(), x.device())?;
+            if let Some((rows, weight)) = chosen.rows(e)? {
+                let hidden = expert.hidden_of(&x.index_select(&rows, 0)?)?.broadcast_mul(&weight)?;
+                values = values.index_add(&rows, &hidden, 0)?;
+            }
+            layers.push(HiddenLayer { values, output, weight: Some(gates.narrow(D::Minus1, e, 1)?.contiguous()?) });
+        }
+        layers.extend(self.shared.as_ref().map(|shared| shared.hidden_layer(x)).transpose()?);
+        Ok(layers)
+    }
+}
+
+/// Which rows chose which expert.
+struct Chosen<'a> {
+    gates: &'a Tensor,
+    host: Vec<Vec<f32>>,
+}
+
+impl<'a> Chosen<'a> {
+    fn of(gates: &'a Tensor) -> Result<Self> {
+        Ok(Chosen { gates, host: gates.to_vec2()? })
+    }
+
+    /// The rows of an expert and their gates [rows, 1]; `None` where no row chose it.
+    fn rows(&self, e: usize) -> Result<Option<(Tensor, Tensor)>> {
+        let rows: Vec<u32> = (0..self.host.len() as u32).filter(|r| self.host[*r as usize][e] != 0.0).collect();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let rows = Tensor::new(rows, self.gates.device())?;
+        let weight = self.gates.narrow(D::Minus1, e, 1)?.contiguous()?.index_select(&rows, 0)?;
+        Ok(Some((rows, weight)))
     }
 }

@@ -20,7 +20,7 @@ pub use attention::{Attention, QkNorms};
 pub use block::Block;
 pub use embed::Embed;
 pub use load::load;
-pub use mlp::{Experts, Gated, Mlp, SharedExpert};
+pub use mlp::{Experts, Gated, HiddenLayer, Mlp, SharedExpert};
 pub use norm::NormLayer;
 pub use unembed::Unembed;
 

@@ -73,6 +73,22 @@ impl NormLayer {
         })
     }
 
+    /// Directions behind the norm as they are before it, the scale held: `γ ⊙ u`, for a layer norm less its mean.
+    /// u [directions, d_model] → the same.
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn before(&self, u: &Tensor) -> Result<Tensor> {
+        let scaled = match &self.gamma {
+            Some(gamma) => u.broadcast_mul(gamma)?,
+            None => u.clone(),
+        };
+        Ok(match self.norm.kind {
+            NormKind::LayerNorm => scaled.broadcast_sub(&scaled.mean_keepdim(D::Minus1)?)?,
+            NormKind::RmsNorm => scaled,
+        })
+    }
+
     fn normalize(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
         match self.norm.kind {
             NormKind::LayerNorm => ops::layer_norm(x, self.norm.eps),
@@ -80,7 +96,11 @@ impl NormLayer {
         }
     }
 
-    fn gain_and_bias(&self, normalized: Tensor) -> Result<Tensor> {
+    /// What the norm makes of rows that are normalised already: `γ ⊙ x + β`.
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn gain_and_bias(&self, normalized: Tensor) -> Result<Tensor> {
         let mut x = normalized;
         if let Some(gamma) = &self.gamma {
             x = x.broadcast_mul(gamma)?;

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::ops;
 use candle_core::{DType, Tensor};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// The unembedding. W_U is kept a row per token, so that wanted columns of it are wanted rows here.
@@ -44,6 +45,16 @@ impl Unembed {
     /// `INTERNAL` where shapes do not fit.
     pub fn logits(&self, normed: &Tensor) -> Result<Tensor> {
         self.scaled(ops::project(normed, &self.weight)?, self.bias.clone())
+    }
+
+    /// `κ x·W_U[:, t]` for a range of tokens, with `κ b_U[t]` if `bias`: x [rows, d_model] → [rows, tokens].
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn products(&self, x: &Tensor, tokens: Range<usize>, bias: bool) -> Result<Tensor> {
+        let of = |all: &Tensor| all.narrow(0, tokens.start, tokens.len());
+        let bias = self.bias.as_ref().filter(|_| bias).map(of).transpose()?;
+        self.scaled(ops::project(x, &of(&self.weight)?)?, bias)
     }
 
     /// The logits of these tokens only: normed [rows, d_model] → [rows, tokens].

@@ -1,12 +1,20 @@
 //! What can be asked of a loaded model. Each call reads as: the prompts as ids, one call of the room that computes.
 
 use super::Session;
-use crate::attribution::{Attribution, Options, Target};
+use crate::attribution::lens::{self, Lens, LensNorm, Lensed};
+use crate::attribution::probe::{self, Probed, Probing};
+use crate::attribution::sources::{self, Heads, Sources};
+use crate::attribution::top_tokens::{self, TopTokens};
+use crate::attribution::{Attribution, Component, Depth, OnViolation, Options, Target, Unit, vocabulary_block};
+use crate::cache::{self, Cache, Logits, Stack};
 use crate::chunk::Prompted;
+use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
+use crate::hook::HookPoint;
 use crate::rows::Positions;
-use crate::run::{self, Job, Place};
+use crate::run::{self, Job, Place, Work};
 use crate::tokenizer::{Prompt, Token};
+use std::path::Path;
 
 /// What every call says: prompts, which rows of them, and how they are run.
 #[derive(Debug, Clone)]
@@ -32,6 +40,72 @@ pub struct Call {
     pub options: Options,
 }
 
+/// A call of [`Session::run`].
+#[derive(Debug, Clone)]
+pub struct RunCall {
+    /// Prompts and rows.
+    pub asked: Asked,
+    /// Hook points by name, `*` standing for any characters.
+    pub points: Vec<String>,
+    /// Logits.
+    pub logits: Logits,
+}
+
+/// A call of [`Session::sources`].
+#[derive(Debug, Clone)]
+pub struct SourcesCall {
+    /// Prompts, rows and targets; the unit is that of heads.
+    pub call: Call,
+    /// Labels of heads; all without.
+    pub heads: Option<Vec<String>>,
+}
+
+/// A call of [`Session::lens`].
+#[derive(Debug, Clone)]
+pub struct LensCall {
+    /// Prompts and rows.
+    pub asked: Asked,
+    /// One target for all prompts, one per prompt, or none at all.
+    pub targets: Vec<Target<Token>>,
+    /// The final norm.
+    pub norm: LensNorm,
+    /// The k most likely tokens; 0 for none.
+    pub top: usize,
+}
+
+/// A call of [`Session::top_tokens`].
+#[derive(Debug, Clone)]
+pub struct TopTokensCall {
+    /// Prompts and rows.
+    pub asked: Asked,
+    /// The components.
+    pub unit: Unit,
+    /// Labels of components of that unit; all without.
+    pub components: Option<Vec<String>>,
+    /// How many tokens each way.
+    pub k: usize,
+    /// Tokens that are left out.
+    pub masked: Vec<u32>,
+}
+
+/// A call of [`Session::probe`].
+#[derive(Debug, Clone)]
+pub struct ProbeCall {
+    /// Prompts and rows.
+    pub asked: Asked,
+    /// [directions, d_model], row-major
+    pub directions: Vec<f32>,
+    /// Name of a point of the residual stream.
+    pub at: String,
+    /// The columns: layers or heads.
+    pub unit: Unit,
+    /// Whether a row beyond its tolerance is an error.
+    pub on_violation: OnViolation,
+}
+
+/// A result and the ids that were run, prompt by prompt.
+pub type Ran<T> = (Vec<Vec<u32>>, T);
+
 impl Session {
     /// Attributes; returns the ids that were run beside the result.
     ///
@@ -39,11 +113,227 @@ impl Session {
     /// Those of tokenising and of [`run::attribute`]; `POISONED` after a panic.
     pub fn attribute(&self, call: &Call, job: &Job) -> Result<(Vec<Vec<u32>>, Attribution)> {
         self.guarded(|| {
+            check_top(&call.options)?;
             let prompts = self.prepare(&call.asked, job)?;
             let targets = self.targets(&call.targets, &call.asked.prompts)?;
             let chunk_tokens = call.asked.chunk_tokens();
             let result = run::attribute(&self.place(), &prompts, &targets, &call.options, chunk_tokens, job)?;
             Ok((ids_of(prompts), result))
+        })
+    }
+
+    /// Runs the prompts and keeps what is asked for.
+    ///
+    /// # Errors
+    /// `UNKNOWN_HOOK`, those of tokenising and of [`cache::run`]; `POISONED` after a panic.
+    pub fn run(&self, call: &RunCall, job: &Job) -> Result<Cache> {
+        self.guarded(|| {
+            let points = HookPoint::matching(&call.points, &self.transformer.config)?;
+            let prompts = self.prepare(&call.asked, job)?;
+            let wanted = cache::Wanted { points, logits: call.logits };
+            cache::run(&self.place(), prompts, wanted, call.asked.chunk_tokens(), job)
+        })
+    }
+
+    /// Attributes at the rows of a run, from what it kept.
+    ///
+    /// # Errors
+    /// `NOT_CACHED`, and those of [`Session::attribute`].
+    pub fn attribute_run(
+        &self,
+        cache: &Cache,
+        targets: &[Target<Token>],
+        options: &Options,
+        job: &Job,
+    ) -> Result<Attribution> {
+        self.guarded(|| {
+            check_top(options)?;
+            let prompts: Vec<Prompt> = cache.prompts.iter().map(|p| Prompt::Ids(p.ids.clone())).collect();
+            let targets = self.targets(targets, &prompts)?;
+            cache.attribute(&self.transformer, &targets, options, job)
+        })
+    }
+
+    /// The vectors that components wrote at the rows of a run, from what it kept.
+    ///
+    /// # Errors
+    /// `NOT_CACHED`, `MEMORY`, `ABORTED`, `POISONED`.
+    pub fn decompose_run(&self, cache: &Cache, unit: Unit, job: &Job) -> Result<Stack> {
+        self.guarded(|| cache.decompose(&self.transformer, unit, self.memory_limit, job))
+    }
+
+    /// Writes a run to a file, which appears whole or not at all.
+    ///
+    /// # Errors
+    /// `IO_ERROR`, `INVALID_ARGUMENT`, `CHECKPOINT_INVALID` where the model's files have changed.
+    pub fn save_run(&self, cache: &Cache, path: &Path) -> Result<()> {
+        let fingerprint = self.fingerprint()?;
+        self.guarded(|| cache::save(cache, path, &fingerprint, &self.transformer.config))
+    }
+
+    /// Reads a run that was saved for this model.
+    ///
+    /// # Errors
+    /// `IO_ERROR`, `CHECKPOINT_INVALID`, `MEMORY`.
+    pub fn load_run(&self, path: &Path) -> Result<Cache> {
+        let fingerprint = self.fingerprint()?;
+        self.guarded(|| cache::load(path, &self.transformer, &fingerprint, self.memory_limit))
+    }
+
+    /// Attributes and splits heads by source position; returns the heads as (layer, head) besides.
+    ///
+    /// # Errors
+    /// Those of [`Session::attribute`]; `INVALID_ARGUMENT` for labels that name no head.
+    pub fn sources(&self, call: &SourcesCall, job: &Job) -> Result<Ran<(Heads, Sources)>> {
+        self.guarded(|| {
+            let Call { asked, targets, options } = &call.call;
+            let model = &self.transformer;
+            let heads = sources::heads(call.heads.as_deref(), model)?;
+            let prompts = self.prepare(asked, job)?;
+            let targets = self.targets(targets, &asked.prompts)?;
+            let values = |p: &Prompted| 4 * (p.positions.len() * p.ids.len() * heads.len()) as u64;
+            let kept = |p: &Prompted| {
+                let (squares, width) =
+                    (model.config.n_heads * p.positions.len(), model.config.n_key_value_heads * model.config.d_head);
+                4 * (p.ids.len() * model.config.n_layers * (squares + width)) as u64
+            };
+            let work = Work {
+                prompts: &prompts,
+                chunk_tokens: asked.chunk_tokens(),
+                purpose: "attribution by source position",
+                result_bytes: prompts.iter().map(values).sum(),
+                chunk_bytes: &|chunk| chunk.iter().map(kept).sum(),
+            };
+            let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
+                let targets = &targets[chunk.first..chunk.first + chunk.prompts.len()];
+                sources::attribute_sources(model, chunk, targets, &heads, options, job.cancel)
+            })?;
+            let mut all = Sources::default();
+            parts.into_iter().for_each(|part| all.append(part));
+            Ok((ids_of(prompts), (heads, all)))
+        })
+    }
+
+    /// The logit lens at the wanted rows.
+    ///
+    /// # Errors
+    /// Those of tokenising, of targets and of [`lens::lens`]; `INVALID_ARGUMENT` where neither targets nor tokens are
+    /// asked for.
+    pub fn lens(&self, call: &LensCall, job: &Job) -> Result<Ran<Lensed>> {
+        self.guarded(|| {
+            let model = &self.transformer;
+            let config = &model.config;
+            if call.targets.is_empty() && call.top == 0 {
+                return Err(PrismError::argument("logitLens", "neither targets nor top", "targets, top or both"));
+            }
+            check_count("top", call.top, 0, config.d_vocab)?;
+            let prompts = self.prepare(&call.asked, job)?;
+            let targets = match &call.targets[..] {
+                [] => None,
+                targets => Some(self.targets(targets, &call.asked.prompts)?),
+            };
+            let asked = Lens { norm: call.norm, top: call.top };
+            let n_states = lens::states(config).len();
+            let n_rows = |prompts: &[Prompted]| prompts.iter().map(|p| p.positions.len()).sum::<usize>();
+            let work = Work {
+                prompts: &prompts,
+                chunk_tokens: call.asked.chunk_tokens(),
+                purpose: "the logit lens",
+                result_bytes: (n_rows(&prompts) * n_states * (12 * call.top + 40)) as u64,
+                chunk_bytes: &|chunk| scan_bytes(config, n_rows(chunk) * n_states, call.top),
+            };
+            let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
+                let targets = targets.as_ref().map(|t| &t[chunk.first..chunk.first + chunk.prompts.len()]);
+                lens::lens(model, chunk, targets, &asked, job.cancel)
+            })?;
+            let mut all = Lensed::default();
+            parts.into_iter().for_each(|part| all.append(part));
+            Ok((ids_of(prompts), all))
+        })
+    }
+
+    /// For each component the tokens that it raises and lowers most; returns the components besides.
+    ///
+    /// # Errors
+    /// Those of tokenising and of the forward pass; `INVALID_ARGUMENT` for labels that name no component, `TOKEN_RANGE`.
+    pub fn top_tokens(&self, call: &TopTokensCall, job: &Job) -> Result<Ran<(Vec<Component>, TopTokens)>> {
+        self.guarded(|| {
+            let model = &self.transformer;
+            let config = &model.config;
+            check_count("k", call.k, 1, config.d_vocab)?;
+            if let Some(id) = call.masked.iter().find(|id| **id as usize >= config.d_vocab) {
+                return Err(PrismError::TokenRange { id: u64::from(*id), d_vocab: config.d_vocab });
+            }
+            let columns =
+                call.components.as_ref().map(|labels| top_tokens::columns(labels, call.unit, model)).transpose()?;
+            let all = Component::all(call.unit, config);
+            let components = match &columns {
+                Some(columns) => columns.iter().map(|c| all[*c]).collect(),
+                None => all,
+            };
+            let masked = call.masked.iter().copied().collect();
+            let wanted = top_tokens::Wanted { unit: call.unit, columns, k: call.k, masked };
+            let prompts = self.prepare(&call.asked, job)?;
+            let n_rows = |prompts: &[Prompted]| prompts.iter().map(|p| p.positions.len()).sum::<usize>();
+            let stack = (12 * Component::count(call.unit, config) * config.d_model) as u64;
+            let work = Work {
+                prompts: &prompts,
+                chunk_tokens: call.asked.chunk_tokens(),
+                purpose: "the tokens of every component",
+                result_bytes: (n_rows(&prompts) * components.len() * 16 * call.k) as u64,
+                chunk_bytes: &|chunk| {
+                    n_rows(chunk) as u64 * stack + scan_bytes(config, n_rows(chunk) * components.len(), 2 * call.k)
+                },
+            };
+            let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
+                top_tokens::top_tokens(model, chunk, &wanted, job.cancel)
+            })?;
+            let mut tokens = TopTokens::default();
+            parts.into_iter().for_each(|part| tokens.append(part));
+            Ok((ids_of(prompts), (components, tokens)))
+        })
+    }
+
+    /// Many directions at a point of the residual stream; returns the components up to there besides.
+    ///
+    /// # Errors
+    /// Those of tokenising and of the forward pass; `UNKNOWN_HOOK`, `INVALID_ARGUMENT` for points outside the stream and
+    /// directions of another length, `INCOMPLETE`.
+    pub fn probe(&self, call: &ProbeCall, job: &Job) -> Result<Ran<(Vec<Component>, Probed)>> {
+        self.guarded(|| {
+            let model = &self.transformer;
+            let config = &model.config;
+            let at = HookPoint::parse(&call.at, config)?;
+            let Some(depth) = Depth::of(at) else {
+                let expected =
+                    "a point of the residual stream: hook_resid_pre, hook_resid_mid or hook_resid_post of a block";
+                return Err(PrismError::argument("at", format!("'{at}'"), expected));
+            };
+            let directions = probe::directions(&call.directions, config.d_model)?;
+            let n = directions.dim(0)?;
+            let components = probe::components(config, call.unit, depth);
+            let probing = Probing { directions, at, unit: call.unit };
+            let prompts = self.prepare(&call.asked, job)?;
+            let n_rows = |prompts: &[Prompted]| prompts.iter().map(|p| p.positions.len()).sum::<usize>();
+            let values = 4 * n * Component::count(Unit::Head, config);
+            let work = Work {
+                prompts: &prompts,
+                chunk_tokens: call.asked.chunk_tokens(),
+                purpose: "the directions",
+                result_bytes: (n_rows(&prompts) * 4 * n * (components.len() + 8)) as u64,
+                chunk_bytes: &|chunk| {
+                    (n_rows(chunk) * (5 * values + 12 * Component::count(Unit::Head, config) * config.d_model)) as u64
+                },
+            };
+            let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
+                probe::probe(model, chunk, &probing, depth, job.cancel)
+            })?;
+            let mut probed = Probed::default();
+            parts.into_iter().for_each(|part| probed.append(part));
+            if call.on_violation == OnViolation::Throw {
+                probed.check()?;
+            }
+            Ok((ids_of(prompts), (components, probed)))
         })
     }
 
@@ -89,6 +379,29 @@ impl Asked {
     fn chunk_tokens(&self) -> usize {
         self.chunk_tokens.unwrap_or(run::CHUNK_TOKENS)
     }
+}
+
+/// That neurons are cut only where there are neurons.
+fn check_top(options: &Options) -> Result<()> {
+    match options.top {
+        Some(_) if options.unit != Unit::Neuron => {
+            Err(PrismError::argument("top", "given with coarser columns", "unit: 'neuron' with it"))
+        }
+        Some(0) => Err(PrismError::argument("top", 0, "a whole number from 1 on")),
+        _ => Ok(()),
+    }
+}
+
+fn check_count(name: &str, count: usize, from: usize, to: usize) -> Result<()> {
+    if (from..=to).contains(&count) {
+        return Ok(());
+    }
+    Err(PrismError::argument(name, count, format!("a whole number from {from} to {to}, the size of the vocabulary")))
+}
+
+/// Bytes of a scan of the vocabulary for `n` vectors that keeps `k` tokens of each.
+fn scan_bytes(config: &ModelConfig, n: usize, k: usize) -> u64 {
+    (n * (16 * config.d_model + 8 * vocabulary_block(config) + 16 * k)) as u64
 }
 
 fn ids_of(prompts: Vec<Prompted>) -> Vec<Vec<u32>> {

@@ -2,7 +2,7 @@
 
 mod calls;
 
-pub use calls::{Asked, Call};
+pub use calls::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 
 use crate::batch::{Batch, check_ids};
 use crate::checkpoint::Checkpoint;
@@ -117,7 +117,7 @@ impl Session {
             let points = points.iter().map(|name| HookPoint::parse(name, &model.config)).collect::<Result<_>>()?;
             let capture = Capture { points, rows: (0..ids.len() as u32).collect(), ..Capture::default() };
             let needed = memory::forward(&model.config, &[ids.len()], ids.len())
-                + memory::observed(&model.config, &capture.points, ids.len());
+                + memory::observed(&model.config, &capture.points, ids.len(), ids.len());
             memory::check("the forward pass", needed, self.memory_limit)?;
             let mut tap = Tap::new(&capture, job.cancel);
             let batch = Batch::of_prompts([&ids[..]], &model.config)?;

@@ -66,7 +66,13 @@ pub fn call(prompts: Vec<Vec<u32>>, targets: Vec<Target<Token>>) -> Call {
     Call {
         asked: asked(prompts),
         targets,
-        options: Options { unit: Unit::Head, norm: None, on_violation: OnViolation::Throw },
+        options: Options {
+            unit: Unit::Head,
+            top: None,
+            convention: Default::default(),
+            norm: None,
+            on_violation: OnViolation::Throw,
+        },
     }
 }
 

@@ -1,0 +1,196 @@
+//! Many directions at once, each read raw at a point of the residual stream: `value(c) = c · v` over the components
+//! written up to there; their sum is the stream's own `x · v`.
+//!
+//! Two ways to the same numbers. Folding reads every direction through every output matrix, once for all rows; forming
+//! writes every component's vector at the wanted rows, once for all directions. With few rows forming is cheaper, with
+//! few directions folding; the products are counted, and the smaller count wins.
+
+use super::certificate::{self, Certificate};
+use super::component::{Component, Unit};
+use super::direction::dot;
+use super::project;
+use super::stack::{Depth, stack};
+use crate::cancel::Cancel;
+use crate::chunk::{Chunk, Row};
+use crate::config::ModelConfig;
+use crate::error::{PrismError, Result};
+use crate::hook::{BlockPoint, HookPoint};
+use crate::model::{Block, Transformer};
+use crate::ops;
+use crate::tap::Activations;
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeSet;
+
+/// What is asked of the directions.
+pub struct Probing {
+    /// [directions, d_model]
+    pub directions: Tensor,
+    /// The point of the stream where they are read.
+    pub at: HookPoint,
+    /// The columns: layers or heads.
+    pub unit: Unit,
+}
+
+/// Directions at some rows.
+#[derive(Default)]
+pub struct Probed {
+    /// What each row is.
+    pub rows: Vec<Row>,
+    /// [rows, directions, components], row-major
+    pub values: Vec<f32>,
+    /// Both sides of `Σ_c c · v = x · v`, [rows, directions].
+    pub certificates: Vec<Certificate>,
+}
+
+impl Probed {
+    /// Puts another part behind this one.
+    pub fn append(&mut self, mut other: Probed) {
+        self.rows.append(&mut other.rows);
+        self.values.append(&mut other.values);
+        self.certificates.append(&mut other.certificates);
+    }
+
+    /// That the components of every direction add up to the stream's own dot product.
+    ///
+    /// # Errors
+    /// `INCOMPLETE`.
+    pub fn check(&self) -> Result<()> {
+        let per_row = self.certificates.len() / self.rows.len().max(1);
+        let rows: Vec<Row> = self.rows.iter().flat_map(|row| std::iter::repeat_n(*row, per_row)).collect();
+        certificate::check(&self.certificates, &rows)
+    }
+}
+
+/// Directions of d_model numbers each, row after row, as a matrix.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` where there are none, or their length is not a multiple, or a number is not finite.
+pub fn directions(flat: &[f32], d_model: usize) -> Result<Tensor> {
+    let expected = format!("at least one direction of {d_model} finite numbers each, one after the other");
+    if flat.is_empty() || flat.len() % d_model != 0 {
+        return Err(PrismError::argument("directions", format!("{} numbers", flat.len()), expected));
+    }
+    if flat.iter().any(|v| !v.is_finite()) {
+        return Err(PrismError::argument("directions", "numbers that are not finite", expected));
+    }
+    Ok(Tensor::from_slice(flat, (flat.len() / d_model, d_model), &Device::Cpu)?)
+}
+
+/// The components that have written at a depth.
+pub fn components(config: &ModelConfig, unit: Unit, depth: Depth) -> Vec<Component> {
+    Component::all(unit, config).into_iter().filter(|c| depth.has(c)).collect()
+}
+
+/// Reads every direction at the wanted rows of a chunk.
+///
+/// # Errors
+/// Those of the forward pass.
+pub fn probe(model: &Transformer, chunk: Chunk, probing: &Probing, depth: Depth, cancel: &Cancel) -> Result<Probed> {
+    let mut points = project::points(model, Unit::Head);
+    points.insert(probing.at);
+    let Some(observed) = chunk.forward(model, points, BTreeSet::new(), cancel)? else { return Ok(Probed::default()) };
+    let activations = &observed.activations;
+    let n_rows = observed.rows.len();
+    let n_directions = probing.directions.dim(0)?;
+    let fine = components(&model.config, Unit::Head, depth);
+
+    let values = if folding_is_cheaper(&model.config, n_rows, n_directions) {
+        fold(model, activations, &probing.directions, depth)?
+    } else {
+        form(model, activations, &probing.directions, depth)?
+    };
+    let values: Vec<f64> = values.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
+
+    let streams: Vec<Vec<f64>> = activations.kept(probing.at)?.to_dtype(DType::F64)?.to_vec2()?;
+    let directions: Vec<Vec<f64>> = probing.directions.to_dtype(DType::F64)?.to_vec2()?;
+    let measured: Vec<f64> = streams.iter().flat_map(|x| directions.iter().map(move |v| dot(x, v))).collect();
+    let certificates = certificate::certify(&values, fine.len(), &vec![0.0; measured.len()], &measured);
+    let values = match probing.unit {
+        Unit::Layer => super::component::sum_columns(&values, &layer_columns(&model.config, &fine, depth)),
+        _ => values.iter().map(|v| *v as f32).collect(),
+    };
+    Ok(Probed { rows: observed.rows, values, certificates })
+}
+
+/// For each fine component, its column among the layers' components up to a depth.
+fn layer_columns(config: &ModelConfig, fine: &[Component], depth: Depth) -> Vec<usize> {
+    let all = super::component::columns(&Component::all(Unit::Head, config), Unit::Layer, config);
+    let coarse = Component::all(Unit::Layer, config);
+    let kept: Vec<usize> = (0..coarse.len()).filter(|i| depth.has(&coarse[*i])).collect();
+    let heads = Component::all(Unit::Head, config);
+    let of = heads.iter().zip(all).filter(|(c, _)| fine.contains(c));
+    of.filter_map(|(_, column)| kept.iter().position(|k| *k == column)).collect()
+}
+
+/// Counts of products: folding costs `d²` per direction and layer and one pass over z per row, forming `d²` per row and
+/// layer and `d` per row, component and direction.
+fn folding_is_cheaper(config: &ModelConfig, rows: usize, directions: usize) -> bool {
+    let (layers, d) = (config.n_layers as f64, config.d_model as f64);
+    let z = (config.n_heads * config.d_head) as f64;
+    let (rows, directions) = (rows as f64, directions as f64);
+    let components = Component::count(Unit::Head, config) as f64;
+    let fold = directions * layers * z * d + rows * directions * layers * (z + 2.0 * d);
+    let form = rows * layers * z * d + rows * components * directions * d;
+    fold < form
+}
+
+/// Every write at the wanted rows, then all directions at once: [rows, directions, components].
+fn form(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Tensor> {
+    let writes = stack(model, activations, Unit::Head, depth)?; // [rows, components, d_model]
+    let (rows, components, _) = writes.dims3()?;
+    let products = ops::project(&writes.flatten_to(1)?, directions)?; // [rows · components, directions]
+    Ok(products.reshape((rows, components, ()))?.transpose(1, 2)?.contiguous()?)
+}
+
+/// Every direction through the output matrices, then all rows at once: [rows, directions, components].
+fn fold(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Tensor> {
+    let config = &model.config;
+    let write = |point| -> Result<Tensor> { Ok(ops::project(activations.kept(point)?, directions)?.unsqueeze(2)?) };
+    let embeddings = [HookPoint::Embed, HookPoint::PosEmbed].into_iter().filter(|p| p.absent(config).is_none());
+    let mut columns = embeddings.map(write).collect::<Result<Vec<_>>>()?;
+    for block in model.blocks.iter().take(depth.blocks + usize::from(depth.attention)) {
+        columns.extend(fold_attention(block, activations, directions, config)?);
+        if block.layer < depth.blocks {
+            columns.push(write(HookPoint::Block(block.layer, BlockPoint::MlpOut))?);
+        }
+    }
+    Ok(Tensor::cat(&columns, 2)?)
+}
+
+/// The heads, [rows, directions, H], and the bias, [rows, directions, 1].
+fn fold_attention(
+    block: &Block,
+    activations: &Activations,
+    directions: &Tensor,
+    config: &ModelConfig,
+) -> Result<Vec<Tensor>> {
+    let kept = |point| activations.kept(HookPoint::Block(block.layer, point));
+    let attention = &block.attention;
+    let z = kept(BlockPoint::Z)?;
+    let (rows, n) = (z.dim(0)?, directions.dim(0)?);
+    let through = match &block.ln1_post {
+        Some(post) => post.before(directions)?,
+        None => directions.clone(),
+    };
+    let scales = match &block.ln1_post {
+        Some(_) => kept(BlockPoint::Ln1PostScale)?.unsqueeze(2)?,
+        None => Tensor::ones((rows, 1, 1), DType::F32, directions.device())?,
+    };
+    let folded = ops::project(&through, &attention.output.weight)?; // [directions, H e]
+    let folded = folded.reshape((n, attention.n_heads, attention.d_head))?.permute((1, 2, 0))?.contiguous()?;
+    let heads = z.transpose(0, 1)?.contiguous()?.matmul(&folded)?; // [H, rows, directions]
+    let heads = heads.permute((1, 2, 0))?.contiguous()?.broadcast_div(&scales)?;
+    let mut columns = vec![(heads * block.multiplier)?];
+    if config.has_attn_bias() {
+        let mut bias = Tensor::zeros((rows, n, 1), DType::F32, directions.device())?;
+        if let Some(b) = &attention.output.bias {
+            let of_raw = ops::project(&through, &b.unsqueeze(0)?)?.unsqueeze(0)?; // [1, directions, 1]
+            bias = bias.broadcast_add(&of_raw)?.broadcast_div(&scales)?;
+        }
+        if let Some(beta) = block.ln1_post.as_ref().and_then(|post| post.beta.as_ref()) {
+            bias = bias.broadcast_add(&ops::project(directions, &beta.unsqueeze(0)?)?.unsqueeze(0)?)?;
+        }
+        columns.push((bias * block.multiplier)?);
+    }
+    Ok(columns)
+}

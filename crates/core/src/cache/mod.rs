@@ -1,0 +1,277 @@
+//! What a run kept: hook points and logits, prompt by prompt, outside the JavaScript heap; and what can still be
+//! computed from it without running the model again.
+
+mod file;
+
+pub use file::{load, save};
+
+use crate::attribution::{
+    self, Attribution, Component, Depth, Options, Target, Unit, component_points, residual_stack, resolve_targets,
+};
+use crate::cancel::Cancel;
+use crate::chunk::{Chunk, Prompted, Row};
+use crate::config::ModelConfig;
+use crate::error::{PrismError, Result};
+use crate::hook::{BlockPoint, HookPoint};
+use crate::memory;
+use crate::model::{Output, Transformer, check_finite};
+use crate::run::{Job, Place, Work, over_chunks};
+use crate::tap::Activations;
+use candle_core::Tensor;
+use std::collections::BTreeSet;
+
+/// Which logits a run keeps, after the model's cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    /// Of the last position of every prompt.
+    Last,
+    /// Of every position.
+    All,
+    /// None.
+    None,
+}
+
+impl Logits {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Logits::Last => "last",
+            Logits::All => "all",
+            Logits::None => "none",
+        }
+    }
+
+    fn rows(self, length: usize) -> std::ops::Range<usize> {
+        match self {
+            Logits::Last => length - 1..length,
+            Logits::All => 0..length,
+            Logits::None => 0..0,
+        }
+    }
+}
+
+/// What a run keeps.
+pub struct Wanted {
+    /// Hook points, at the wanted positions.
+    pub points: BTreeSet<HookPoint>,
+    /// Logits.
+    pub logits: Logits,
+}
+
+/// What a run kept.
+pub struct Cache {
+    /// Prompts and the positions that were kept of them.
+    pub prompts: Vec<Prompted>,
+    /// The points that were asked for.
+    pub points: BTreeSet<HookPoint>,
+    /// The logits that were asked for.
+    pub logits: Logits,
+    parts: Vec<Part>,
+}
+
+/// What a chunk kept.
+struct Part {
+    first: usize,
+    n_prompts: usize,
+    activations: Activations,
+    /// At the wanted positions; `None` where none was wanted.
+    output: Option<Output>,
+    /// Logits of each prompt of the chunk.
+    logits: Vec<Tensor>,
+}
+
+/// The vectors that components wrote.
+pub struct Stack {
+    /// What each row is.
+    pub rows: Vec<Row>,
+    /// [rows, components, d_model], row-major
+    pub vectors: Vec<f32>,
+}
+
+/// Runs the prompts and keeps what is wanted.
+///
+/// # Errors
+/// `MEMORY` before anything is run, `ABORTED`, and those of the forward pass.
+pub fn run(place: &Place, prompts: Vec<Prompted>, wanted: Wanted, chunk_tokens: usize, job: &Job) -> Result<Cache> {
+    let model = place.model;
+    let bytes = |prompts: &[Prompted]| kept_bytes(&model.config, prompts, &wanted);
+    let work = Work {
+        prompts: &prompts,
+        chunk_tokens,
+        purpose: "the forward pass and what it keeps",
+        result_bytes: bytes(&prompts),
+        chunk_bytes: &bytes, // cut out of the chunk's own before that is freed
+    };
+    let parts = over_chunks(place, &work, job, |chunk| part(model, chunk, &wanted, job.cancel))?;
+    Ok(Cache { prompts, points: wanted.points, logits: wanted.logits, parts })
+}
+
+/// Bytes of what is wanted of some prompts.
+fn kept_bytes(config: &ModelConfig, prompts: &[Prompted], wanted: &Wanted) -> u64 {
+    let of = |p: &Prompted| {
+        let logits = 4 * (wanted.logits.rows(p.ids.len()).len() * config.d_vocab) as u64;
+        let output = 8 * (p.positions.len() * config.d_model) as u64;
+        memory::observed(config, &wanted.points, p.positions.len(), p.ids.len()) + logits + output
+    };
+    prompts.iter().map(of).sum()
+}
+
+fn part(model: &Transformer, chunk: Chunk, wanted: &Wanted, cancel: &Cancel) -> Result<Part> {
+    let last = HookPoint::Block(model.config.n_layers - 1, BlockPoint::ResidPost);
+    // logits may be wanted of positions that nothing else is: then the stream is kept at all of them
+    let everywhere: BTreeSet<HookPoint> = (wanted.logits != Logits::None).then_some(last).into_iter().collect();
+    let observed = match chunk.forward(model, wanted.points.clone(), everywhere.clone(), cancel)? {
+        Some(observed) => observed,
+        None => return Ok(Part::of_no_rows(chunk)),
+    };
+    let mut activations = observed.activations;
+    let mut logits = Vec::new();
+    if !everywhere.is_empty() {
+        let stream = activations.kept(last)?.clone();
+        for (i, (prompt, span)) in chunk.prompts.iter().zip(&observed.spans).enumerate() {
+            let rows = wanted.logits.rows(prompt.ids.len());
+            let stream = stream.narrow(0, span.start + rows.start, rows.len())?;
+            logits.push(capped_logits(model, &stream, chunk.first + i)?);
+        }
+        if wanted.points.contains(&last) {
+            let positions = |(p, span): (&Prompted, &std::ops::Range<usize>)| {
+                p.positions.iter().map(|p| (span.start + p) as u32).collect::<Vec<_>>()
+            };
+            let rows: Vec<u32> = chunk.prompts.iter().zip(&observed.spans).flat_map(positions).collect();
+            activations.keep_rows(last, &rows)?;
+        } else {
+            activations.forget(last);
+        }
+    }
+    activations.let_go()?;
+    let (first, n_prompts) = (chunk.first, chunk.prompts.len());
+    Ok(Part { first, n_prompts, activations, output: Some(observed.output), logits })
+}
+
+/// The logits of some rows of the final stream, after the cap: [rows, d_vocab].
+fn capped_logits(model: &Transformer, stream: &Tensor, prompt: usize) -> Result<Tensor> {
+    let logits = model.unembed.logits(&model.ln_final.forward_unseen(stream)?)?;
+    check_finite(&logits, || "logits".into(), |_| prompt)?;
+    Ok(match model.unembed.cap {
+        Some(cap) => ((logits / cap)?.tanh()? * cap)?,
+        None => logits,
+    })
+}
+
+impl Part {
+    fn of_no_rows(chunk: Chunk) -> Self {
+        let (first, n_prompts) = (chunk.first, chunk.prompts.len());
+        Part { first, n_prompts, activations: Activations::default(), output: None, logits: Vec::new() }
+    }
+}
+
+impl Cache {
+    /// Bytes that it holds.
+    pub fn bytes(&self, config: &ModelConfig) -> u64 {
+        kept_bytes(config, &self.prompts, &Wanted { points: self.points.clone(), logits: self.logits })
+    }
+
+    /// Shape and values, row-major, of a point of one prompt, at its kept positions.
+    ///
+    /// # Errors
+    /// `NOT_CACHED` where the point was not asked for, `INVALID_ARGUMENT` where there is no such prompt.
+    pub fn values(&self, point: HookPoint, prompt: usize) -> Result<(Vec<usize>, Vec<f32>)> {
+        let tensor = self.tensor(point, prompt)?;
+        Ok((tensor.dims().to_vec(), tensor.contiguous()?.flatten_all()?.to_vec1()?))
+    }
+
+    /// The logits of one prompt, after the model's cap: [pos, d_vocab].
+    ///
+    /// # Errors
+    /// `NOT_CACHED` where none were asked for, `INVALID_ARGUMENT` where there is no such prompt.
+    pub fn logits(&self, prompt: usize) -> Result<(Vec<usize>, Vec<f32>)> {
+        let part = self.part(prompt)?;
+        let logits = part.logits.get(prompt - part.first).ok_or_else(|| not_cached("logits", vec!["logits".into()]))?;
+        Ok((logits.dims().to_vec(), logits.flatten_all()?.to_vec1()?))
+    }
+
+    /// A point of one prompt, [kept positions, …] or [head, kept positions, key_pos].
+    fn tensor(&self, point: HookPoint, prompt: usize) -> Result<Tensor> {
+        if !self.points.contains(&point) {
+            return Err(not_cached("this point", vec![point.to_string()]));
+        }
+        let part = self.part(prompt)?;
+        if let Some(square) = part.activations.square(point, prompt - part.first) {
+            return Ok(square.clone());
+        }
+        let kept = |p: &Prompted| p.positions.len();
+        let start: usize = self.prompts[part.first..prompt].iter().map(kept).sum();
+        Ok(part.activations.kept(point)?.narrow(0, start, kept(&self.prompts[prompt]))?)
+    }
+
+    fn part(&self, prompt: usize) -> Result<&Part> {
+        let n = self.prompts.len();
+        if prompt >= n {
+            return Err(PrismError::argument("prompt", prompt, format!("one of {n} prompts, from 0")));
+        }
+        let i = self.parts.partition_point(|part| part.first + part.n_prompts <= prompt);
+        Ok(&self.parts[i])
+    }
+
+    fn chunk(&self, part: &Part) -> Chunk<'_> {
+        Chunk { first: part.first, prompts: &self.prompts[part.first..part.first + part.n_prompts] }
+    }
+
+    /// That every point of `needed` is there.
+    fn check_has(&self, needed: &BTreeSet<HookPoint>, purpose: &str) -> Result<()> {
+        let missing: Vec<String> = needed.difference(&self.points).map(HookPoint::to_string).collect();
+        if missing.is_empty() { Ok(()) } else { Err(not_cached(purpose, missing)) }
+    }
+
+    /// Attributes at the kept positions, from what was kept; one target per prompt.
+    ///
+    /// # Errors
+    /// `NOT_CACHED` with the points that are missing, and those of [`attribution::attribute`].
+    pub fn attribute(
+        &self,
+        model: &Transformer,
+        targets: &[Target],
+        options: &Options,
+        job: &Job,
+    ) -> Result<Attribution> {
+        self.check_has(&options.points(model), "attribution")?;
+        let mut all = Attribution::default();
+        for part in &self.parts {
+            job.cancel.check()?;
+            let Some(output) = &part.output else { continue };
+            let chunk = self.chunk(part);
+            let targets = &targets[part.first..part.first + part.n_prompts];
+            let targets = resolve_targets(chunk, targets, output, model)?;
+            let rows = chunk.rows();
+            all.append(attribution::from_activations(model, rows, targets, &part.activations, output, options)?);
+        }
+        all.keep_top(options, &model.config);
+        Ok(all)
+    }
+
+    /// The vector that every component wrote at the kept positions.
+    ///
+    /// # Errors
+    /// `NOT_CACHED` with the points that are missing, `MEMORY`, `ABORTED`.
+    pub fn decompose(&self, model: &Transformer, unit: Unit, limit: Option<u64>, job: &Job) -> Result<Stack> {
+        self.check_has(&component_points(model, unit), "the stack")?;
+        let n_rows: usize = self.prompts.iter().map(|p| p.positions.len()).sum();
+        let numbers = n_rows as u64 * Component::count(unit, &model.config) as u64 * model.config.d_model as u64;
+        memory::check("the stack of components", 3 * 4 * numbers, limit)?;
+        let mut stack = Stack { rows: Vec::new(), vectors: Vec::new() };
+        for part in &self.parts {
+            job.cancel.check()?;
+            if part.output.is_none() {
+                continue;
+            }
+            stack.rows.extend(self.chunk(part).rows());
+            let vectors = residual_stack(model, &part.activations, unit, Depth::all(model))?;
+            stack.vectors.extend(vectors.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(stack)
+    }
+}
+
+fn not_cached(purpose: &str, missing: Vec<String>) -> PrismError {
+    PrismError::NotCached { purpose: purpose.into(), missing }
+}

@@ -73,8 +73,8 @@ pub enum PrismError {
 
     #[error("aborted")]
     Aborted {},
-    #[error("the model is closed")]
-    Closed {},
+    #[error("the {what} is closed")]
+    Closed { what: &'static str },
     #[error("an earlier call on this model panicked ({panic}); load it again")]
     Poisoned { panic: String },
     #[error("internal error in {place}: {problem}; please report it")]
@@ -144,7 +144,7 @@ impl PrismError {
             NotFinite { .. } => "NOT_FINITE",
             Incomplete { .. } => "INCOMPLETE",
             Aborted {} => "ABORTED",
-            Closed {} => "CLOSED",
+            Closed { .. } => "CLOSED",
             Poisoned { .. } => "POISONED",
             Internal { .. } => "INTERNAL",
         }

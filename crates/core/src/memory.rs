@@ -5,6 +5,8 @@ use crate::config::{MlpKind, ModelConfig};
 use crate::error::{PrismError, Result};
 use crate::hook::{Dim, HookPoint};
 use std::fs::read_to_string;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that can be taken now: what the system has available, less where the control group or `limit` allows less.
 /// `None` where the system does not tell and there is no limit.
@@ -20,6 +22,36 @@ pub fn check(purpose: &str, needed: u64, limit: Option<u64>) -> Result<()> {
     match available(limit) {
         Some(available) if needed > available => Err(PrismError::Memory { purpose: purpose.into(), needed, available }),
         _ => Ok(()),
+    }
+}
+
+/// Bytes that results hold outside the JavaScript heap, of one session.
+#[derive(Debug, Default, Clone)]
+pub struct Holdings(Arc<AtomicU64>);
+
+/// Some of them, given back when it is dropped.
+#[derive(Debug)]
+pub struct Held {
+    bytes: u64,
+    holdings: Holdings,
+}
+
+impl Holdings {
+    /// Adds `bytes`.
+    pub fn hold(&self, bytes: u64) -> Held {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+        Held { bytes, holdings: self.clone() }
+    }
+
+    /// All that is held now.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.holdings.0.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -114,6 +146,18 @@ mod tests {
         check("a test", 1000, Some(1000)).unwrap();
         let error = check("a test", 1001, Some(1000)).unwrap_err();
         assert_eq!(error.details(), serde_json::json!({ "purpose": "a test", "needed": 1001, "available": 1000 }));
+    }
+
+    #[test]
+    fn what_is_held_is_given_back() {
+        let holdings = Holdings::default();
+        let first = holdings.hold(100);
+        let second = holdings.hold(20);
+        assert_eq!(holdings.bytes(), 120);
+        drop(first);
+        assert_eq!(holdings.bytes(), 20);
+        drop(second);
+        assert_eq!(holdings.bytes(), 0);
     }
 
     #[test]

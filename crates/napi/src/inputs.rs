@@ -2,9 +2,11 @@
 //! harmless. The facade has checked kinds and ranges, so what does not fit here is its defect.
 
 use logit_prism_core::PrismError;
-use logit_prism_core::attribution::{Against, Answer, NormTreatment, OnViolation, Options, Target, Unit};
+use logit_prism_core::attribution::lens::LensNorm;
+use logit_prism_core::attribution::{Against, Answer, Convention, NormTreatment, OnViolation, Options, Target, Unit};
+use logit_prism_core::cache::Logits;
 use logit_prism_core::rows::Positions;
-use logit_prism_core::session::{Asked, Call, LoadOptions};
+use logit_prism_core::session::{Asked, Call, LensCall, LoadOptions, ProbeCall, RunCall, SourcesCall, TopTokensCall};
 use logit_prism_core::tokenizer::{Prompt, Token};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
@@ -56,15 +58,74 @@ pub struct NativeAsked {
     pub batch_tokens: Option<u32>,
 }
 
+/// What is attributed, and how.
+#[napi(object)]
+pub struct NativeAttributing {
+    pub targets: Vec<NativeTarget>,
+    #[napi(ts_type = "'layer' | 'head' | 'neuron'")]
+    pub unit: String,
+    pub top: Option<u32>,
+    #[napi(ts_type = "'default' | 'transformerlens'")]
+    pub convention: String,
+    #[napi(ts_type = "'frozen' | 'none'")]
+    pub norm: Option<String>,
+    #[napi(ts_type = "'throw' | 'warn'")]
+    pub on_violation: String,
+}
+
 /// A call of `attribute`.
 #[napi(object)]
 pub struct NativeCall {
     pub asked: NativeAsked,
+    pub attributing: NativeAttributing,
+}
+
+/// A call of `run`.
+#[napi(object)]
+pub struct NativeRunCall {
+    pub asked: NativeAsked,
+    pub points: Vec<String>,
+    #[napi(ts_type = "'last' | 'all' | 'none'")]
+    pub logits: String,
+}
+
+/// A call of `sources`.
+#[napi(object)]
+pub struct NativeSourcesCall {
+    pub asked: NativeAsked,
+    pub attributing: NativeAttributing,
+    pub heads: Option<Vec<String>>,
+}
+
+/// A call of `lens`.
+#[napi(object)]
+pub struct NativeLensCall {
+    pub asked: NativeAsked,
     pub targets: Vec<NativeTarget>,
+    #[napi(ts_type = "'recomputed' | 'frozen'")]
+    pub norm: String,
+    pub top: u32,
+}
+
+/// A call of `topTokens`.
+#[napi(object)]
+pub struct NativeTopTokensCall {
+    pub asked: NativeAsked,
+    #[napi(ts_type = "'layer' | 'head' | 'neuron'")]
+    pub unit: String,
+    pub components: Option<Vec<String>>,
+    pub k: u32,
+    pub masked: Uint32Array,
+}
+
+/// A call of `probe`.
+#[napi(object)]
+pub struct NativeProbeCall {
+    pub asked: NativeAsked,
+    pub directions: Float32Array,
+    pub at: String,
     #[napi(ts_type = "'layer' | 'head'")]
     pub unit: String,
-    #[napi(ts_type = "'frozen' | 'none'")]
-    pub norm: Option<String>,
     #[napi(ts_type = "'throw' | 'warn'")]
     pub on_violation: String,
 }
@@ -81,23 +142,71 @@ pub fn load_options(options: NativeLoadOptions) -> LoadOptions {
 }
 
 pub fn call(call: NativeCall) -> Parsed<Call> {
-    let norm = call
-        .norm
-        .as_deref()
-        .map(|name| one_of("norm", name, &[("frozen", NormTreatment::Frozen), ("none", NormTreatment::None)]));
-    Ok(Call {
-        asked: asked(call.asked)?,
-        targets: call.targets.into_iter().map(target).collect::<Parsed<_>>()?,
-        options: Options {
-            unit: unit(&call.unit)?,
-            norm: norm.transpose()?,
-            on_violation: one_of(
-                "onViolation",
-                &call.on_violation,
-                &[("throw", OnViolation::Throw), ("warn", OnViolation::Warn)],
-            )?,
-        },
+    let (targets, options) = attributing(call.attributing)?;
+    Ok(Call { asked: asked(call.asked)?, targets, options })
+}
+
+pub fn attributing(given: NativeAttributing) -> Parsed<(Vec<Target<Token>>, Options)> {
+    let norms = [("frozen", NormTreatment::Frozen), ("none", NormTreatment::None)];
+    let conventions = [("default", Convention::Default), ("transformerlens", Convention::TransformerLens)];
+    let options = Options {
+        unit: unit(&given.unit)?,
+        top: given.top.map(|k| k as usize),
+        convention: one_of("convention", &given.convention, &conventions)?,
+        norm: given.norm.as_deref().map(|name| one_of("norm", name, &norms)).transpose()?,
+        on_violation: on_violation(&given.on_violation)?,
+    };
+    Ok((targets(given.targets)?, options))
+}
+
+pub fn run_call(call: NativeRunCall) -> Parsed<RunCall> {
+    let logits = [("last", Logits::Last), ("all", Logits::All), ("none", Logits::None)];
+    Ok(RunCall { asked: asked(call.asked)?, points: call.points, logits: one_of("logits", &call.logits, &logits)? })
+}
+
+pub fn sources_call(given: NativeSourcesCall) -> Parsed<SourcesCall> {
+    Ok(SourcesCall {
+        call: call(NativeCall { asked: given.asked, attributing: given.attributing })?,
+        heads: given.heads,
     })
+}
+
+pub fn lens_call(call: NativeLensCall) -> Parsed<LensCall> {
+    let norms = [("recomputed", LensNorm::Recomputed), ("frozen", LensNorm::Frozen)];
+    Ok(LensCall {
+        asked: asked(call.asked)?,
+        targets: targets(call.targets)?,
+        norm: one_of("norm", &call.norm, &norms)?,
+        top: call.top as usize,
+    })
+}
+
+pub fn top_tokens_call(call: NativeTopTokensCall) -> Parsed<TopTokensCall> {
+    Ok(TopTokensCall {
+        asked: asked(call.asked)?,
+        unit: unit(&call.unit)?,
+        components: call.components,
+        k: call.k as usize,
+        masked: call.masked.to_vec(),
+    })
+}
+
+pub fn probe_call(call: NativeProbeCall) -> Parsed<ProbeCall> {
+    Ok(ProbeCall {
+        asked: asked(call.asked)?,
+        directions: call.directions.to_vec(),
+        at: call.at,
+        unit: unit(&call.unit)?,
+        on_violation: on_violation(&call.on_violation)?,
+    })
+}
+
+fn on_violation(name: &str) -> Parsed<OnViolation> {
+    one_of("onViolation", name, &[("throw", OnViolation::Throw), ("warn", OnViolation::Warn)])
+}
+
+fn targets(list: Vec<NativeTarget>) -> Parsed<Vec<Target<Token>>> {
+    list.into_iter().map(target).collect()
 }
 
 pub fn asked(asked: NativeAsked) -> Parsed<Asked> {
@@ -117,7 +226,7 @@ pub fn prompt(prompt: NativePrompt) -> Prompt {
 }
 
 pub fn unit(name: &str) -> Parsed<Unit> {
-    one_of("unit", name, &[("layer", Unit::Layer), ("head", Unit::Head)])
+    one_of("unit", name, &[("layer", Unit::Layer), ("head", Unit::Head), ("neuron", Unit::Neuron)])
 }
 
 fn positions(positions: NativePositions) -> Parsed<Positions> {

@@ -56,7 +56,7 @@ impl NativeModel {
     pub fn components(
         &self,
         env: &Env,
-        #[napi(ts_arg_type = "'layer' | 'head'")] unit: String,
+        #[napi(ts_arg_type = "'layer' | 'head' | 'neuron'")] unit: String,
     ) -> Result<Vec<NativeComponent>> {
         let of =
             |config: &ModelConfig, unit| Component::all(unit, config).into_iter().map(NativeComponent::from).collect();
@@ -179,9 +179,9 @@ impl NativeModel {
         promise(env, free, |()| ())
     }
 
-    fn open(&self, env: &Env) -> Result<Arc<Session>> {
+    pub(crate) fn open(&self, env: &Env) -> Result<Arc<Session>> {
         let session = self.session.lock().unwrap_or_else(|e| e.into_inner()).clone();
-        session.ok_or_else(|| to_js(env, &PrismError::Closed {}))
+        session.ok_or_else(|| to_js(env, &PrismError::Closed { what: "model" }))
     }
 
     fn with<T>(&self, env: &Env, f: impl FnOnce(&Session) -> logit_prism_core::Result<T>) -> Result<T> {

@@ -17,6 +17,7 @@ pub mod probe;
 mod project;
 pub mod sources;
 mod stack;
+pub mod summary;
 mod target;
 mod top;
 pub mod top_tokens;

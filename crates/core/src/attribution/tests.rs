@@ -351,7 +351,7 @@ fn a_target_keeps_its_form_when_its_tokens_are_mapped() {
         panic!("another form")
     };
     assert_eq!((answer, against), (vec![2, 4], vec![10]));
-    let failing = sets.try_map(|id| if *id == 5 { Err(PrismError::Closed {}) } else { Ok(*id) });
+    let failing = sets.try_map(|id| if *id == 5 { Err(PrismError::Closed { what: "model" }) } else { Ok(*id) });
     assert_eq!(failing.unwrap_err().code(), "CLOSED");
     let mean = Target::<u32>::Tokens { answer: Answer::Next, against: Some(Against::Mean) };
     let mapped = mean.try_map(double).unwrap();

@@ -13,7 +13,7 @@ use crate::chunk::{Chunk, Prompted, Row};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
-use crate::memory;
+use crate::memory::{self, Held, Holdings};
 use crate::model::{Output, Transformer, check_finite};
 use crate::run::{Job, Place, Work, over_chunks};
 use crate::tap::Activations;
@@ -67,6 +67,8 @@ pub struct Cache {
     /// The logits that were asked for.
     pub logits: Logits,
     parts: Vec<Part>,
+    /// Counts it among what a session holds, until it is dropped.
+    _held: Option<Held>,
 }
 
 /// What a chunk kept.
@@ -103,7 +105,7 @@ pub fn run(place: &Place, prompts: Vec<Prompted>, wanted: Wanted, chunk_tokens: 
         chunk_bytes: &bytes, // cut out of the chunk's own before that is freed
     };
     let parts = over_chunks(place, &work, job, |chunk| part(model, chunk, &wanted, job.cancel))?;
-    Ok(Cache { prompts, points: wanted.points, logits: wanted.logits, parts })
+    Ok(Cache { prompts, points: wanted.points, logits: wanted.logits, parts, _held: None })
 }
 
 /// Bytes of what is wanted of some prompts.
@@ -166,9 +168,11 @@ impl Part {
 }
 
 impl Cache {
-    /// Bytes that it holds.
-    pub fn bytes(&self, config: &ModelConfig) -> u64 {
-        kept_bytes(config, &self.prompts, &Wanted { points: self.points.clone(), logits: self.logits })
+    /// Counts it among what a session holds.
+    pub(crate) fn held_by(mut self, holdings: &Holdings, config: &ModelConfig) -> Self {
+        let wanted = Wanted { points: self.points.clone(), logits: self.logits };
+        self._held = Some(holdings.hold(kept_bytes(config, &self.prompts, &wanted)));
+        self
     }
 
     /// Shape and values, row-major, of a point of one prompt, at its kept positions.

@@ -14,6 +14,7 @@ use crate::hook::HookPoint;
 use crate::rows::Positions;
 use crate::run::{self, Job, Place, Work};
 use crate::tokenizer::{Prompt, Token};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What every call says: prompts, which rows of them, and how they are run.
@@ -131,7 +132,7 @@ impl Session {
             let points = HookPoint::matching(&call.points, &self.transformer.config)?;
             let prompts = self.prepare(&call.asked, job)?;
             let wanted = cache::Wanted { points, logits: call.logits };
-            cache::run(&self.place(), prompts, wanted, call.asked.chunk_tokens(), job)
+            Ok(self.held(cache::run(&self.place(), prompts, wanted, call.asked.chunk_tokens(), job)?))
         })
     }
 
@@ -159,7 +160,7 @@ impl Session {
     /// # Errors
     /// `NOT_CACHED`, `MEMORY`, `ABORTED`, `POISONED`.
     pub fn decompose_run(&self, cache: &Cache, unit: Unit, job: &Job) -> Result<Stack> {
-        self.guarded(|| cache.decompose(&self.transformer, unit, self.memory_limit, job))
+        self.guarded(|| cache.decompose(&self.transformer, unit, self.limit(), job))
     }
 
     /// Writes a run to a file, which appears whole or not at all.
@@ -177,7 +178,7 @@ impl Session {
     /// `IO_ERROR`, `CHECKPOINT_INVALID`, `MEMORY`.
     pub fn load_run(&self, path: &Path) -> Result<Cache> {
         let fingerprint = self.fingerprint()?;
-        self.guarded(|| cache::load(path, &self.transformer, &fingerprint, self.memory_limit))
+        self.guarded(|| Ok(self.held(cache::load(path, &self.transformer, &fingerprint, self.limit())?)))
     }
 
     /// Attributes and splits heads by source position; returns the heads as (layer, head) besides.
@@ -260,10 +261,11 @@ impl Session {
         self.guarded(|| {
             let model = &self.transformer;
             let config = &model.config;
-            check_count("k", call.k, 1, config.d_vocab)?;
-            if let Some(id) = call.masked.iter().find(|id| **id as usize >= config.d_vocab) {
+            let masked: BTreeSet<u32> = call.masked.iter().copied().collect();
+            if let Some(id) = masked.iter().find(|id| **id as usize >= config.d_vocab) {
                 return Err(PrismError::TokenRange { id: u64::from(*id), d_vocab: config.d_vocab });
             }
+            check_count("k", call.k, 1, config.d_vocab - masked.len())?;
             let columns =
                 call.components.as_ref().map(|labels| top_tokens::columns(labels, call.unit, model)).transpose()?;
             let all = Component::all(call.unit, config);
@@ -271,7 +273,6 @@ impl Session {
                 Some(columns) => columns.iter().map(|c| all[*c]).collect(),
                 None => all,
             };
-            let masked = call.masked.iter().copied().collect();
             let wanted = top_tokens::Wanted { unit: call.unit, columns, k: call.k, masked };
             let prompts = self.prepare(&call.asked, job)?;
             let n_rows = |prompts: &[Prompted]| prompts.iter().map(|p| p.positions.len()).sum::<usize>();
@@ -338,7 +339,16 @@ impl Session {
     }
 
     fn place(&self) -> Place<'_> {
-        Place { model: &self.transformer, pool: &self.pool, memory_limit: self.memory_limit }
+        Place { model: &self.transformer, pool: &self.pool, memory_limit: self.limit() }
+    }
+
+    /// Bytes that a call may take, if there is a limit: what weights and kept runs leave of it.
+    fn limit(&self) -> Option<u64> {
+        self.memory_limit.map(|limit| limit.saturating_sub(self.holdings.bytes()))
+    }
+
+    fn held(&self, cache: Cache) -> Cache {
+        cache.held_by(&self.holdings, &self.transformer.config)
     }
 
     /// The prompts as ids, and their wanted positions.
@@ -396,7 +406,7 @@ fn check_count(name: &str, count: usize, from: usize, to: usize) -> Result<()> {
     if (from..=to).contains(&count) {
         return Ok(());
     }
-    Err(PrismError::argument(name, count, format!("a whole number from {from} to {to}, the size of the vocabulary")))
+    Err(PrismError::argument(name, count, format!("a whole number from {from} to {to}, the tokens that there are")))
 }
 
 /// Bytes of a scan of the vocabulary for `n` vectors that keeps `k` tokens of each.

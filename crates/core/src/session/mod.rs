@@ -10,7 +10,7 @@ use crate::config::{ModelConfig, RawConfig};
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;
 use crate::hook::HookPoint;
-use crate::memory;
+use crate::memory::{self, Holdings};
 use crate::model::{self, Transformer};
 use crate::run::{self, Job};
 use crate::tap::{Activations, Capture, Tap};
@@ -45,6 +45,7 @@ pub struct Session {
     config_bytes: Vec<u8>,
     pool: ThreadPool,
     memory_limit: Option<u64>,
+    holdings: Holdings,
     poisoned: Mutex<Option<String>>,
 }
 
@@ -96,8 +97,18 @@ impl Session {
             job.cancel.check()
         })?;
         let memory_limit = options.memory_limit.map(|limit| limit - weight_bytes);
-        let poisoned = Mutex::new(None);
-        Ok(Session { transformer, tokenizer, weight_bytes, checkpoint, config_bytes, pool, memory_limit, poisoned })
+        let (holdings, poisoned) = (Holdings::default(), Mutex::new(None));
+        Ok(Session {
+            transformer,
+            tokenizer,
+            weight_bytes,
+            checkpoint,
+            config_bytes,
+            pool,
+            memory_limit,
+            holdings,
+            poisoned,
+        })
     }
 
     /// Runs one prompt and keeps these hook points at every position.

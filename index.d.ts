@@ -24,10 +24,18 @@ export declare class CancelHandle {
 
 /** A loaded model; empty once it is closed. */
 export declare class NativeModel {
+  /** Attributes, and splits heads by source position. */
+  sources(call: NativeSourcesCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeSources>
+  /** The logit lens. */
+  lens(call: NativeLensCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeLens>
+  /** The tokens that components raise and lower most. */
+  topTokens(call: NativeTopTokensCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeTopTokens>
+  /** Many directions at a point of the residual stream. */
+  probe(call: NativeProbeCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeProbe>
   /** The resolved config, as JSON. */
   config(): string
   /** The columns of a result. */
-  components(unit: 'layer' | 'head'): Array<NativeComponent>
+  components(unit: 'layer' | 'head' | 'neuron'): Array<NativeComponent>
   /** Bytes of the weights as they are held. */
   weightBytes(): number
   /** Peak bytes of one forward pass over a prompt of this many tokens, attributed at its last position. */
@@ -52,6 +60,50 @@ export declare class NativeModel {
   unknownToken(): number | null
   /** Frees the model when the calls that are under way have ended. Later calls are refused. */
   close(): Promise<void>
+  /** Runs prompts and keeps hook points and logits. */
+  run(call: NativeRunCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeRun>
+  /** Reads a run that was saved for this model. */
+  loadRun(path: string): Promise<NativeRun>
+}
+
+/** What a run kept; empty once it is closed. It does not keep its model alive. */
+export declare class NativeRun {
+  /** The hook points that were kept, in the order of the forward pass. */
+  names(): Array<string>
+  /** Which logits were kept: last, all or none. */
+  logitsKept(): string
+  /** The ids of every prompt. */
+  ids(): Array<Uint32Array>
+  /** The kept positions of every prompt. */
+  positions(): Array<Uint32Array>
+  /** A copy of one point of one prompt. */
+  tensor(name: string, prompt: number): NativeTensor
+  /** A copy of the logits of one prompt. */
+  logits(prompt: number): NativeTensor
+  /** Attributes from what was kept. */
+  attribute(call: NativeAttributing, cancel: CancelHandle): Promise<NativeAttribution>
+  /** The vectors that components wrote. */
+  decompose(unit: 'layer' | 'head' | 'neuron', cancel: CancelHandle): Promise<NativeStack>
+  /** Writes the run to a file. */
+  save(path: string): Promise<void>
+  /** Frees what was kept. */
+  close(): void
+}
+
+/** Running sums of the columns of attributions. */
+export declare class NativeSummary {
+  /** An empty summary of `columns` columns. */
+  constructor(columns: number, seed: number, resamples: number)
+  /** Adds rows [rows, columns] and the prompt of each. */
+  add(values: Float32Array, prompts: Uint32Array): Promise<void>
+  /** The same at once. */
+  addNow(values: Float32Array, prompts: Uint32Array): void
+  /** Rows and prompts so far. */
+  seen(): Array<number>
+  /** Every column; `k` is for the stability. */
+  finish(k: number): Promise<NativeColumns>
+  /** The same at once. */
+  finishNow(k: number): NativeColumns
 }
 
 /** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
@@ -62,6 +114,24 @@ export declare function errorCodes(): Array<string>
 
 /** Loads a checkpoint from a directory, or from the local Hugging Face cache by its repository id. */
 export declare function loadModel(path: string, options: NativeLoadOptions, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeModel>
+
+/** What every call says: prompts and rows. */
+export interface NativeAsked {
+  prompts: Array<NativePrompt>
+  positions: NativePositions
+  prependBos?: boolean
+  batchTokens?: number
+}
+
+/** What is attributed, and how. */
+export interface NativeAttributing {
+  targets: Array<NativeTarget>
+  unit: 'layer' | 'head' | 'neuron'
+  top?: number
+  convention: 'default' | 'transformerlens'
+  norm?: 'frozen' | 'none'
+  onViolation: 'throw' | 'warn'
+}
 
 /** Attributions of `rowPrompt.length` rows. */
 export interface NativeAttribution {
@@ -79,20 +149,26 @@ export interface NativeAttribution {
   targetMean: Float64Array
   /** `measured` of the logits after the cap, [rows], for models that cap their logits */
   afterCap?: Float32Array
+  /** what the columns are, where they are not all of the unit's */
+  components?: Array<NativeComponent>
   /** rows whose certificate does not hold */
   violations: number
 }
 
 /** A call of `attribute`. */
 export interface NativeCall {
-  prompts: Array<NativePrompt>
-  targets: Array<NativeTarget>
-  positions: NativePositions
-  unit: 'layer' | 'head'
-  norm?: 'frozen' | 'none'
-  onViolation: 'throw' | 'warn'
-  prependBos?: boolean
-  batchTokens?: number
+  asked: NativeAsked
+  attributing: NativeAttributing
+}
+
+/** Every column of a summary, one list per figure. */
+export interface NativeColumns {
+  mean: Float64Array
+  std: Float64Array
+  low: Float64Array
+  high: Float64Array
+  sameSign: Float64Array
+  stability: Float64Array
 }
 
 /** What a column is. */
@@ -101,6 +177,43 @@ export interface NativeComponent {
   kind: string
   layer?: number
   index?: number
+  /** for neurons of experts: its number, or the shared one */
+  expert?: number | 'shared'
+}
+
+/** What every state of the stream reads, at `rowPrompt.length` rows. */
+export interface NativeLens {
+  states: Array<string>
+  rowPrompt: Uint32Array
+  rowPosition: Uint32Array
+  /** the ids of prompt i: `ids[idOffsets[i] .. idOffsets[i + 1]]` */
+  ids: Uint32Array
+  idOffsets: Uint32Array
+  /** the target's value, [rows, states]; empty without targets */
+  values: Float32Array
+  /** the forward pass's own value and what the last state may differ by, [rows] each; empty without targets */
+  measured: Float32Array
+  tolerance: Float32Array
+  targetTokens: Uint32Array
+  targetWeights: Float64Array
+  targetOffsets: Uint32Array
+  targetMean: Float64Array
+  /** of every target token: [tokens, states] */
+  tokenLogits: Float32Array
+  tokenRanks: Uint32Array
+  tokenLogProbabilities: Float32Array
+  /** most likely first: [rows, states, k] */
+  topIds: Uint32Array
+  topLogits: Float32Array
+  topProbabilities: Float32Array
+}
+
+/** A call of `lens`. */
+export interface NativeLensCall {
+  asked: NativeAsked
+  targets: Array<NativeTarget>
+  norm: 'recomputed' | 'frozen'
+  top: number
 }
 
 /** Options of loading; `memoryLimit` in bytes. */
@@ -126,8 +239,63 @@ export interface NativePositions {
   perPrompt?: Array<Array<number>>
 }
 
+/** Directions at a point of the stream. */
+export interface NativeProbe {
+  components: Array<NativeComponent>
+  rowPrompt: Uint32Array
+  rowPosition: Uint32Array
+  ids: Uint32Array
+  idOffsets: Uint32Array
+  /** [rows, directions, components] */
+  values: Float32Array
+  /** both sides of the certificate and its tolerance, [rows, directions] each */
+  total: Float32Array
+  measured: Float32Array
+  tolerance: Float32Array
+  violations: number
+}
+
+/** A call of `probe`. */
+export interface NativeProbeCall {
+  asked: NativeAsked
+  directions: Float32Array
+  at: string
+  unit: 'layer' | 'head'
+  onViolation: 'throw' | 'warn'
+}
+
 /** Text, or ids to run verbatim. */
 export type NativePrompt = string | Uint32Array
+
+/** A call of `run`. */
+export interface NativeRunCall {
+  asked: NativeAsked
+  points: Array<string>
+  logits: 'last' | 'all' | 'none'
+}
+
+/** An attribution and the heads of it by source position. */
+export interface NativeSources {
+  attribution: NativeAttribution
+  /** layer and index of every head, one after the other */
+  heads: Uint32Array
+  /** row after row: [heads, key_pos], with as many positions as the row's prompt has */
+  values: Float32Array
+}
+
+/** A call of `sources`. */
+export interface NativeSourcesCall {
+  asked: NativeAsked
+  attributing: NativeAttributing
+  heads?: Array<string>
+}
+
+/** The vectors that components wrote: [rows, components, d_model], row-major. */
+export interface NativeStack {
+  vectors: Float32Array
+  rowPrompt: Uint32Array
+  rowPosition: Uint32Array
+}
 
 /** One of: `answer` (tokens, 'next' or 'predicted') with `against` (tokens or 'mean'); `tokens` with `weights`; `direction`. */
 export interface NativeTarget {
@@ -148,6 +316,27 @@ export interface NativeTensor {
 
 /** An id, or a text that must be one token where it stands. */
 export type NativeToken = number | string
+
+/** The tokens that components raise and lower most. */
+export interface NativeTopTokens {
+  components: Array<NativeComponent>
+  rowPrompt: Uint32Array
+  rowPosition: Uint32Array
+  ids: Uint32Array
+  idOffsets: Uint32Array
+  /** [rows, components, 2, k]: raised, most first, then lowered, most first */
+  tokens: Uint32Array
+  values: Float32Array
+}
+
+/** A call of `topTokens`. */
+export interface NativeTopTokensCall {
+  asked: NativeAsked
+  unit: 'layer' | 'head' | 'neuron'
+  components?: Array<string>
+  k: number
+  masked: Uint32Array
+}
 
 /** Of `known`, the names nearest to `name`, best first. */
 export declare function nearest(name: string, known: Array<string>): Array<string>

@@ -1,30 +1,18 @@
-import { invalidArgument, unknownName } from './errors.js'
-import { type ComponentMean, componentMeans, type MeanOptions } from './mean.js'
+import type { Table } from 'apache-arrow'
+import { arrowTable, componentColumns, rowColumns } from './arrow.js'
+import { type Component, frozen, ranked, type Share } from './components.js'
+import { unknownName } from './errors.js'
 import type { NativeAttribution, NativeComponent } from './native.js'
-import { checkKeys, index, wholeNumber } from './options.js'
+import { checkRows, Observed, type Origin } from './observed.js'
+import { index } from './options.js'
+import { type ComponentMean, type MeanOptions, Sums } from './summary.js'
 import type { ResolvedTarget } from './targets.js'
 
-/** What a column can be. */
-export type ComponentKind = 'embed' | 'pos_embed' | 'head' | 'attn_bias' | 'attn' | 'mlp'
-
-/** What a column of a result is. */
-export interface Component {
-  /** `embed`, `pos_embed`, `L9H6`, `L9 attn_bias`, `L9 attn` or `L9 mlp`. */
-  readonly label: string
-  readonly kind: ComponentKind
-  /** Its layer, but for the embeddings. */
-  readonly layer?: number
-  /** Which head, for heads. */
-  readonly index?: number
-}
-
-/** One component at one row. */
-export interface Share {
-  readonly label: string
-  /** In logits. */
-  readonly value: number
-  /** |value| / Σ |values| over the components of the row. */
-  readonly share: number
+/** How an attribution was made. */
+export interface Method {
+  readonly unit: 'layer' | 'head' | 'neuron'
+  readonly norm: 'frozen' | 'none'
+  readonly convention: 'default' | 'transformerlens'
 }
 
 /**
@@ -32,9 +20,11 @@ export interface Share {
  * `total = Σ components + constant` and `measured`, the same quantity as the forward pass computed it, agree within
  * `tolerance`. Attribution observes; it does not prove a cause.
  */
-export class Attribution {
-  /** What each row is: prompts in order, positions rising; a BOS token counts as a position. */
-  readonly rows: { readonly prompt: Uint32Array; readonly position: Uint32Array }
+export class Attribution extends Observed implements Iterable<AttributionRow> {
+  /** How it was made. */
+  readonly method: Method
+  /** In a stream of results: the number of this one's first prompt; else 0. */
+  readonly firstPrompt: number
   /** What each column is. */
   readonly components: readonly Component[]
   /** [rows, components], row-major, in logits. */
@@ -56,21 +46,24 @@ export class Attribution {
   /** What each row attributes, resolved to ids. */
   readonly targets: readonly ResolvedTarget[]
 
-  readonly #native: NativeAttribution
   readonly #columns: ReadonlyMap<string, number>
 
   /** @internal */
   constructor(
     native: NativeAttribution,
-    components: NativeComponent[],
-    directions: (Float32Array | undefined)[],
-    hasNorm: boolean,
+    components: readonly NativeComponent[],
+    directions: readonly (Float32Array | undefined)[],
+    method: Method,
+    origin: Origin,
+    firstPrompt = 0,
   ) {
+    super(native, origin)
     const n = native.rowPrompt.length
     const parts = n * components.length
     const part = (i: number) => native.numbers.subarray(parts + i * n, parts + (i + 1) * n)
-    this.rows = Object.freeze({ prompt: native.rowPrompt, position: native.rowPosition })
-    this.components = Object.freeze(components.map((component) => Object.freeze(component as Component)))
+    this.method = Object.freeze(method)
+    this.firstPrompt = firstPrompt
+    this.components = frozen(components)
     this.values = native.numbers.subarray(0, parts)
     this.constant = part(0)
     this.total = part(1)
@@ -78,35 +71,71 @@ export class Attribution {
     this.measuredAfterCap = native.afterCap
     this.residual = part(3)
     this.tolerance = part(4)
-    this.certified = hasNorm && native.violations === 0
+    this.certified = method.norm !== 'none' && native.violations === 0
     this.targets = Object.freeze(Array.from(native.rowPrompt, (prompt, i) => resolvedTarget(native, i, directions[prompt])))
-    this.#native = native
     this.#columns = new Map(components.map(({ label }, i) => [label, i]))
-  }
-
-  /** The ids of a prompt as they were run, BOS included. */
-  ids(prompt: number): Uint32Array {
-    const { ids, idOffsets } = this.#native
-    const i = index('prompt', prompt, idOffsets.length - 1)
-    return ids.subarray(idOffsets[i], idOffsets[i + 1])
   }
 
   /** One row. */
   row(i: number): AttributionRow {
-    return new AttributionRow(this, index('row', i, this.rows.prompt.length), this.#columns)
+    return new AttributionRow(this, this.rowIndex(i), this.#columns)
+  }
+
+  /** Row by row. */
+  *[Symbol.iterator](): Iterator<AttributionRow> {
+    for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
 
   /**
-   * Every component over all rows: mean, standard deviation, bootstrap interval clustered by prompt, and how often the
-   * sign is the mean's. In column order. A mean near zero does not say that a component is idle: look at `std`.
+   * Every component over all rows: mean, standard deviation, bootstrap interval clustered by prompt, how often the sign is
+   * the mean's, and how stable its rank is. In column order. A mean near zero does not say that a component is idle: look
+   * at `std`.
    */
   mean(options: MeanOptions = {}): ComponentMean[] {
-    checkKeys('mean', options, ['seed', 'resamples'])
-    const seed = wholeNumber('seed', options.seed, 0, 2 ** 32 - 1) ?? 0
-    const resamples = wholeNumber('resamples', options.resamples, 1, 1_000_000) ?? 1000
-    if (this.rows.prompt.length === 0) throw invalidArgument('result', 'without rows', 'at least one row to take a mean of')
-    const labels = this.components.map(({ label }) => label)
-    return componentMeans({ values: this.values, clusters: this.rows.prompt, labels }, seed, resamples)
+    checkRows(this.rows.prompt.length)
+    return Sums.of(this.values, this.rows.prompt, this.components, options)
+  }
+
+  /**
+   * A tidy Arrow table, a line per row and component: `prompt`, `position`, `component`, `kind`, `layer`, `index`,
+   * `value`. `value` shares this result's memory. The schema's metadata says how the numbers were made, and holds both
+   * sides of every row's certificate.
+   */
+  toArrow(): Promise<Table> {
+    const columns = {
+      ...rowColumns(this.rows, this.components.length),
+      ...componentColumns(this.components, this.rows.prompt.length),
+      value: { numbers: this.values },
+    }
+    const certificates = { constant: this.constant, total: this.total, measured: this.measured, tolerance: this.tolerance }
+    const lists = Object.entries(certificates).map(([name, list]) => [name, JSON.stringify([...list])])
+    const targets = JSON.stringify(this.targets, plainNumbers)
+    return arrowTable(columns, this.origin, {
+      ...this.method,
+      certified: String(this.certified),
+      targets,
+      ...Object.fromEntries(lists),
+    })
+  }
+
+  /** Everything, with typed arrays as lists. */
+  toJSON(): Record<string, unknown> {
+    const rows = Array.from(this, (row) => row.toJSON())
+    const { kind, method, provenance, certified, components } = this
+    const prompts = Array.from({ length: this.nPrompts }, (_, i) => ({ ids: [...this.ids(i)], tokens: this.tokens(i) }))
+    return { kind, method, provenance, certified, components, prompts, rows }
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    const n = this.rows.prompt.length
+    const shown = Array.from({ length: Math.min(n, 3) }, (_, i) => `  ${this.row(i).inLine()}`)
+    const more = n > 3 ? [`  … ${n - 3} more rows`] : []
+    const word = this.certified ? 'certified' : 'not certified'
+    return [
+      `Attribution: ${n} rows × ${this.components.length} components by ${this.method.unit}, ${word}`,
+      ...shown,
+      ...more,
+    ].join('\n')
   }
 }
 
@@ -127,14 +156,16 @@ export class AttributionRow {
   readonly tolerance: number
   readonly target: ResolvedTarget
 
+  /** What each value is. */
+  readonly components: readonly Component[]
   readonly #columns: ReadonlyMap<string, number>
-  readonly #labels: readonly string[]
 
   /** @internal */
   constructor(result: Attribution, i: number, columns: ReadonlyMap<string, number>) {
     const at = (list: Float32Array | Uint32Array) => list[i] ?? Number.NaN
     this.prompt = at(result.rows.prompt)
     this.position = at(result.rows.position)
+    this.components = result.components
     this.values = result.values.subarray(i * columns.size, (i + 1) * columns.size)
     this.constant = at(result.constant)
     this.total = at(result.total)
@@ -144,7 +175,6 @@ export class AttributionRow {
     this.tolerance = at(result.tolerance)
     this.target = result.targets[i] ?? { tokens: [], mean: 0 }
     this.#columns = columns
-    this.#labels = [...columns.keys()]
   }
 
   /**
@@ -154,7 +184,7 @@ export class AttributionRow {
    */
   value(label: string): number {
     const column = this.#columns.get(label)
-    if (column === undefined) throw unknownName('INVALID_ARGUMENT', 'component', String(label), [...this.#labels])
+    if (column === undefined) throw unknownName('INVALID_ARGUMENT', 'component', String(label), [...this.#columns.keys()])
     return this.values[column] ?? Number.NaN
   }
 
@@ -173,17 +203,51 @@ export class AttributionRow {
     return this.#ranked((a, b) => b.share - a.share, k)
   }
 
+  /** Everything, with typed arrays as lists. */
+  toJSON(): Record<string, unknown> {
+    const { prompt, position, target, values, constant, total, measured, measuredAfterCap, residual, tolerance } = this
+    const numbers = {
+      constant,
+      total,
+      measured,
+      ...(measuredAfterCap === undefined ? {} : { measuredAfterCap }),
+      residual,
+      tolerance,
+    }
+    const plain = 'direction' in target ? { direction: [...target.direction] } : target
+    return { prompt, position, target: plain, values: [...values], ...numbers }
+  }
+
+  /** @internal One line for people. */
+  inLine(): string {
+    const strongest = this.byMagnitude(3).map(({ label, value }) => `${label} ${value.toFixed(3)}`)
+    return `prompt ${this.prompt}, position ${this.position}: total ${this.total.toFixed(3)}; ${strongest.join(', ')}, …`
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return `AttributionRow: ${this.inLine()}`
+  }
+
   #ranked(order: (a: Share, b: Share) => number, k: number): Share[] {
     index('k', k, Number.MAX_SAFE_INTEGER)
-    const all = this.values.reduce((sum, value) => sum + Math.abs(value), 0)
-    const shares = Array.from(this.values, (value, i) => {
-      return { label: this.#labels[i] ?? '', value, share: all === 0 ? 0 : Math.abs(value) / all }
-    })
-    return shares.sort(order).slice(0, k)
+    return ranked(this.values, this.components, order, k)
   }
 }
 
-function resolvedTarget(native: NativeAttribution, row: number, direction: Float32Array | undefined): ResolvedTarget {
+function plainNumbers(_: string, value: unknown): unknown {
+  return value instanceof Float32Array ? [...value] : value
+}
+
+/** @internal Resolved targets as the addon returns them. */
+export interface NativeTargets {
+  readonly targetTokens: Uint32Array
+  readonly targetWeights: Float64Array
+  readonly targetOffsets: Uint32Array
+  readonly targetMean: Float64Array
+}
+
+/** @internal The target of a row. */
+export function resolvedTarget(native: NativeTargets, row: number, direction: Float32Array | undefined): ResolvedTarget {
   if (direction) return Object.freeze({ direction })
   const tokens: { id: number; weight: number }[] = []
   for (let i = native.targetOffsets[row] ?? 0; i < (native.targetOffsets[row + 1] ?? 0); i++) {

@@ -22,6 +22,7 @@ export type PrismErrorCode =
   | 'UNKNOWN_HOOK'
   | 'UNKNOWN_OPTION'
   | 'INVALID_ARGUMENT'
+  | 'NOT_CACHED'
   | 'DEVICE_UNAVAILABLE'
   | 'MEMORY'
   | 'NOT_FINITE'

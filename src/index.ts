@@ -1,16 +1,31 @@
-export { Attribution, AttributionRow, type Component, type ComponentKind, type Share } from './attribution.js'
+export type { AttributingOptions, Position, PromptOptions } from './asked.js'
+export { Attribution, AttributionRow, type Method } from './attribution.js'
 export type { CallOptions, Progress } from './calls.js'
+export type { Component, ComponentKind, Share } from './components.js'
+export { DirectionAttribution } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
-export type { ComponentMean, MeanOptions } from './mean.js'
+export type { BlockPoints, DimsOf, HookName, OuterPoints, ResidualHook } from './hooks.js'
+export { type LensState, LogitLens, type PredictedToken, type Standing } from './lens.js'
 export {
   type AttributeOptions,
+  type DirectionsOptions,
+  type LensOptions,
   type LoadOptions,
   Model,
   type ModelConfig,
   type Norm,
-  type Position,
   type Positions,
   type Rotary,
+  type RunOptions,
+  type SourcesOptions,
+  type TopTokensOptions,
 } from './model.js'
+export { Observed, type Provenance } from './observed.js'
+export { Cache, Decomposition, Run } from './run.js'
+export { AttributionSources, type Source, type SourcesRow } from './sources.js'
+export { AttributionSummary, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
+export type { ComponentMean, MeanOptions } from './summary.js'
 export type { ResolvedTarget, Target } from './targets.js'
+export { type Dim, Tensor } from './tensor.js'
 export type { Prompt, Token, Tokenizer } from './tokens.js'
+export { type ComponentTokens, type MovedToken, TopTokens } from './top-tokens.js'

@@ -1,11 +1,37 @@
 import { fileURLToPath } from 'node:url'
-import { Attribution, type Component } from './attribution.js'
+import {
+  ATTRIBUTING_OPTIONS,
+  type AttributingOptions,
+  nativeAsked,
+  nativeAttributing,
+  type Position,
+  PROMPT_OPTIONS,
+  type PromptOptions,
+} from './asked.js'
+import { Attribution, type Method } from './attribution.js'
 import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
+import type { Component } from './components.js'
+import { DirectionAttribution, flatDirections } from './directions.js'
 import { invalidArgument, native, PrismError } from './errors.js'
-import { loadModel, type NativeCall, type NativeModel, type NativeObservation, type NativePositions } from './native.js'
+import type { HookName, ResidualHook } from './hooks.js'
+import { LogitLens } from './lens.js'
+import {
+  loadModel,
+  type NativeAttributing,
+  type NativeAttribution,
+  type NativeComponent,
+  type NativeModel,
+  type NativeTarget,
+} from './native.js'
+import type { Origin } from './observed.js'
 import { checkKeys, oneOf, optionalFlag, wholeNumber } from './options.js'
+import { filePath, Run } from './run.js'
+import { AttributionSources } from './sources.js'
+import { AttributionSummary, batched, inStream, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
+import { Sums } from './summary.js'
 import { nativeTargets, type Target } from './targets.js'
-import { nativePrompt, type Prompt, Tokenizer } from './tokens.js'
+import { nativeTokens, type Prompt, type Token, Tokenizer } from './tokens.js'
+import { TopTokens } from './top-tokens.js'
 
 /** Options of {@link Model.load}. */
 export interface LoadOptions extends CallOptions {
@@ -130,31 +156,68 @@ export interface ModelConfig {
   readonly unknownKeys: readonly string[]
 }
 
-/** Which positions of the prompts; negative ones count from a prompt's end. A list is for every prompt. */
-export type Position = 'last' | 'all' | number | readonly number[] | { readonly perPrompt: readonly (readonly number[])[] }
-
 /** Options of {@link Model.attribute}. */
-export interface AttributeOptions extends CallOptions {
+export interface AttributeOptions extends PromptOptions, AttributingOptions {}
+
+/** Options of {@link Model.run}. */
+export interface RunOptions extends PromptOptions {
+  /**
+   * Hook points to keep, by name; `*` stands for any characters: `'blocks.*.attn.hook_pattern'`. Default: none.
+   * {@link Model.hookNames} lists what the model has.
+   */
+  readonly cache?: readonly (HookName | (string & {}))[]
+  /** Which positions are kept of them. Default `'all'`. */
+  readonly position?: Position
+  /** Which logits are kept, after the model's cap. Default `'last'`. */
+  readonly logits?: 'last' | 'all' | 'none'
+}
+
+/** Options of {@link Model.logitLens}: targets, the most likely tokens, or both. */
+export interface LensOptions extends PromptOptions {
+  /** What is read at every state: one target for all prompts, or one per prompt. */
+  readonly targets?: Target | readonly Target[]
+  /** The k most likely tokens at every state. */
+  readonly top?: number
+  /** The final norm of a stream that is not final: computed anew on it (default), or held at its scale of the run. */
+  readonly norm?: 'recomputed' | 'frozen'
+}
+
+/** Options of {@link Model.attributeSources}. */
+export interface SourcesOptions extends PromptOptions {
+  /** Labels of heads, `L9H6`. Default: all of them. */
+  readonly heads?: readonly string[]
+  /** As for {@link Model.attribute}. */
+  readonly norm?: 'frozen' | 'none'
+  /** As for {@link Model.attribute}. */
+  readonly onViolation?: 'throw' | 'warn'
+}
+
+/** Options of {@link Model.topTokens}. */
+export interface TopTokensOptions extends PromptOptions {
+  /** The components. Default `'head'`. */
+  readonly unit?: 'layer' | 'head' | 'neuron'
+  /** Labels of components of that unit. Default: all of them. */
+  readonly components?: readonly string[]
+  /** Tokens each way. Default 10. */
+  readonly k?: number
+  /** Tokens to leave out: a list, or `'special'`: special and reserved tokens, and ids that the tokenizer does not have. */
+  readonly mask?: 'special' | readonly Token[]
+}
+
+/** Options of {@link Model.attributeDirections}. */
+export interface DirectionsOptions extends PromptOptions {
+  /** A point of the residual stream. Default: the stream that enters the final norm. */
+  readonly at?: ResidualHook
   /** The columns. Default `'head'`. */
   readonly unit?: 'layer' | 'head'
-  /** The rows. Default `'last'`. */
-  readonly position?: Position
-  /** `'frozen'` (default): the final norm at its scale of the run, exact. `'none'`: without it, uncertified. */
-  readonly norm?: 'frozen' | 'none'
-  /** What a certificate that fails does: reject with `INCOMPLETE` (default), or a process warning. */
+  /** As for {@link Model.attribute}. */
   readonly onViolation?: 'throw' | 'warn'
-  /** Put a BOS token in front of prompts given as text, or leave it out, whatever the tokenizer does. */
-  readonly prependBos?: boolean
-  /** Tokens that are computed together. The numbers do not depend on it; time and memory do. Default 256. */
-  readonly batchTokens?: number
 }
 
 const LOAD_OPTIONS = [
   'device', 'dtype', 'threads', 'memoryLimit', 'allowCustomRegex', 'allowUnknownConfig', ...CALL_OPTIONS,
 ] as const // prettier-ignore
-const ATTRIBUTE_OPTIONS = [
-  'unit', 'position', 'norm', 'onViolation', 'prependBos', 'batchTokens', ...CALL_OPTIONS,
-] as const // prettier-ignore
+const ATTRIBUTE_OPTIONS = [...ATTRIBUTING_OPTIONS, ...PROMPT_OPTIONS] as const
 
 /** A loaded model. Close it when done, or let `await using` do it: the weights live outside the JavaScript heap. */
 export class Model implements AsyncDisposable {
@@ -166,6 +229,8 @@ export class Model implements AsyncDisposable {
   readonly tokenizer: Tokenizer | undefined
 
   readonly #native: NativeModel
+  readonly #origin: Origin
+  readonly #texts = new Map<number, string>()
   #fingerprint: Promise<string> | undefined
   #closing: Promise<void> | undefined
 
@@ -173,6 +238,22 @@ export class Model implements AsyncDisposable {
     this.#native = model
     this.config = deepFreeze(JSON.parse(model.config()) as ModelConfig)
     this.tokenizer = model.hasTokenizer() ? new Tokenizer(model) : undefined
+    const { family, unknownKeys: unknownConfig } = this.config
+    this.#origin = {
+      provenance: Object.freeze({ family, device: this.device, dtype: 'f32', unknownConfig }),
+      tokenText: (id) => this.#tokenText(id),
+      fingerprint: () => this.fingerprint.catch(() => undefined),
+    }
+  }
+
+  /** A token's text, remembered: results are looked at after their model was closed, too. */
+  #tokenText(id: number): string {
+    const known = this.#texts.get(id)
+    if (known !== undefined) return known
+    if (!this.tokenizer || this.closed) return `#${id}`
+    const text = this.tokenizer.decode([id])
+    this.#texts.set(id, text)
+    return text
   }
 
   /**
@@ -220,22 +301,242 @@ export class Model implements AsyncDisposable {
     options: AttributeOptions = {},
   ): Promise<Attribution> {
     checkKeys('attribute', options, ATTRIBUTE_OPTIONS)
-    const request = nativeCall(prompts, targets, options)
-    const components = native(() => this.#native.components(request.unit))
-    // the addon copies its inputs before this returns to the event loop, and so must we
-    const given = request.targets.map(({ direction }) => direction?.slice())
-    const directions = request.prompts.map((_, i) => given[Math.min(i, given.length - 1)])
-    const result = await call(options, (cancel, report) => this.#native.attribute(request, cancel, report))
-    if (result.violations > 0 && request.norm !== 'none') warnIncomplete(result.violations)
-    return new Attribution(result, components, directions, request.norm !== 'none')
+    return this.#attribute(prompts, targets, options, 0)
+  }
+
+  async #attribute(prompts: unknown, targets: unknown, options: AttributeOptions, firstPrompt: number): Promise<Attribution> {
+    const asked = nativeAsked(prompts, options)
+    const attributing = nativeAttributing(targets, asked.prompts.length, options)
+    const directions = copiedDirections(attributing.targets, asked.prompts.length)
+    const all = native(() => this.#native.components(attributing.unit))
+    const result = await call(options, (cancel, report) => this.#native.attribute({ asked, attributing }, cancel, report))
+    return this.#attribution(result, result.components ?? all, directions, attributing, firstPrompt)
+  }
+
+  #attribution(
+    result: NativeAttribution,
+    components: NativeComponent[],
+    directions: (Float32Array | undefined)[],
+    attributing: NativeAttributing,
+    firstPrompt = 0,
+  ): Attribution {
+    const { unit, convention, norm = 'frozen' } = attributing as Method
+    if (result.violations > 0 && norm !== 'none') warnIncomplete(result.violations)
+    return new Attribution(result, components, directions, { unit, norm, convention }, this.#origin, firstPrompt)
   }
 
   /**
-   * One prompt's last logits and its values at some hook points.
-   * @internal
+   * Attributes prompts as they come, in micro-batches, and yields a result for each; memory does not grow with the stream.
+   * The next batch is computed while one is looked at; leaving the loop early stops it.
+   *
+   * @param items prompts with their targets: a list, a generator, or an async iterable
+   * @param options as for {@link attribute}; `batchPrompts`: prompts per result, 256 by default
+   * @throws {PrismError} as {@link attribute}; `details.firstPrompt` tells the batch
    */
-  observe(prompt: Prompt, points: string[]): Promise<NativeObservation> {
-    return call({}, (cancel) => this.#native.observe(nativePrompt(prompt, 0), points, undefined, cancel))
+  async *attributeStream(
+    items: Iterable<StreamItem> | AsyncIterable<StreamItem>,
+    options: StreamOptions = {},
+  ): AsyncGenerator<Attribution, void, undefined> {
+    checkKeys('attributeStream', options, [...ATTRIBUTE_OPTIONS, 'batchPrompts'])
+    const { batchPrompts, onProgress, ...rest } = options
+    const size = wholeNumber('batchPrompts', batchPrompts, 1, 2 ** 24) ?? 256
+    const stop = new AbortController()
+    const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
+    const start = async (batch: StreamItem[], first: number) => {
+      const [prompts, targets] = [batch.map(({ prompt }) => prompt), batch.map(({ target }) => target)]
+      try {
+        return await this.#attribute(prompts, targets, { ...rest, signal }, first)
+      } catch (error) {
+        throw inStream(error, first)
+      }
+    }
+    let running: Promise<Attribution> | undefined
+    try {
+      for await (const { batch, first } of batched(items, size)) {
+        const next = start(batch, first)
+        next.catch(() => {}) // it is awaited one turn later
+        if (running) yield await running
+        running = next
+        onProgress?.({ done: first, total: first + batch.length })
+      }
+      if (running) yield await running
+      running = undefined
+    } finally {
+      stop.abort()
+    }
+  }
+
+  /**
+   * Attributes prompts as they come and reduces them as {@link Attribution.mean} does: memory of the summary only.
+   *
+   * @param options as for {@link attributeStream}, with `seed`, `resamples` and `leading` for the interval and stability
+   * @throws {PrismError} as {@link attributeStream}; `INVALID_ARGUMENT` for an empty stream, or `top`, whose columns differ
+   */
+  async attributeSummary(
+    items: Iterable<StreamItem> | AsyncIterable<StreamItem>,
+    options: SummaryOptions = {},
+  ): Promise<AttributionSummary> {
+    checkKeys('attributeSummary', options, [...ATTRIBUTE_OPTIONS, 'batchPrompts', 'seed', 'resamples', 'leading'])
+    const { seed, resamples, leading, ...rest } = options
+    if (rest.top !== undefined) throw invalidArgument('top', rest.top, 'all neurons: a summary has the same columns throughout')
+    const mean = {
+      ...(seed === undefined ? {} : { seed }),
+      ...(resamples === undefined ? {} : { resamples }),
+      ...(leading === undefined ? {} : { top: leading }),
+    }
+    let sums: Sums | undefined
+    let last: Attribution | undefined
+    let worst = 0
+    let certified = true
+    for await (const result of this.attributeStream(items, rest)) {
+      sums ??= new Sums(result.components.length, mean)
+      await sums.add(result.values, result.rows.prompt)
+      result.residual.forEach((residual, i) => (worst = Math.max(worst, Math.abs(residual) / (result.tolerance[i] ?? 0))))
+      certified &&= result.certified
+      last = result
+    }
+    if (!sums || !last) throw invalidArgument('items', 'an empty stream', 'at least one prompt')
+    const { method, provenance, components } = last
+    return new AttributionSummary(await sums.finish(components), {
+      ...sums.seen(),
+      method,
+      provenance,
+      components,
+      certified,
+      worst,
+    })
+  }
+
+  /**
+   * Runs prompts and keeps hook points and logits.
+   *
+   * @throws {PrismError} `UNKNOWN_HOOK` with the reason or the nearest names, `MEMORY` before anything is run, and those
+   * of tokenising and of the forward pass
+   */
+  async run(prompts: readonly Prompt[], options: RunOptions = {}): Promise<Run> {
+    checkKeys('run', options, ['cache', 'logits', ...PROMPT_OPTIONS])
+    const cache: unknown = options.cache ?? []
+    const isNames = (list: unknown): list is string[] => Array.isArray(list) && list.every((name) => typeof name === 'string')
+    if (!isNames(cache)) throw invalidArgument('cache', cache, 'a list of names')
+    const asked = nativeAsked(prompts, options, 'all')
+    const request = { asked, points: [...cache], logits: oneOf('logits', options.logits, ['last', 'all', 'none'], 'last') }
+    const run = await call(options, (cancel, report) => this.#native.run(request, cancel, report))
+    return new Run(run, this.#origin, (unit) => native(() => this.#native.components(unit)))
+  }
+
+  /** @internal Reads a saved run. */
+  async loadRun(path: string | URL): Promise<Run> {
+    const file = filePath(path)
+    const run = await call({}, () => this.#native.loadRun(file))
+    return new Run(run, this.#origin, (unit) => native(() => this.#native.components(unit)))
+  }
+
+  /**
+   * The logit lens: targets, or the most likely tokens, read from the stream before and after every sublayer.
+   *
+   * @throws {PrismError} as {@link attribute}
+   */
+  async logitLens(prompts: readonly Prompt[], options: LensOptions): Promise<LogitLens> {
+    checkKeys('logitLens', options, ['targets', 'top', 'norm', ...PROMPT_OPTIONS])
+    const asked = nativeAsked(prompts, options)
+    const targets = options.targets === undefined ? [] : nativeTargets(options.targets, asked.prompts.length)
+    const directions = copiedDirections(targets, asked.prompts.length)
+    const norm = oneOf('norm', options.norm, ['recomputed', 'frozen'], 'recomputed')
+    const top = wholeNumber('top', options.top, 1, this.config.dVocab) ?? 0
+    const lens = await call(options, (cancel, report) => this.#native.lens({ asked, targets, norm, top }, cancel, report))
+    return new LogitLens(lens, norm, directions, this.#origin)
+  }
+
+  /**
+   * Attributes, and splits heads by the position that they moved from.
+   *
+   * @throws {PrismError} as {@link attribute}; `INVALID_ARGUMENT` for labels that name no head
+   */
+  async attributeSources(
+    prompts: readonly Prompt[],
+    targets: Target | readonly Target[],
+    options: SourcesOptions = {},
+  ): Promise<AttributionSources> {
+    checkKeys('attributeSources', options, ['heads', 'norm', 'onViolation', ...PROMPT_OPTIONS])
+    const asked = nativeAsked(prompts, options)
+    const attributing = nativeAttributing(targets, asked.prompts.length, options)
+    const directions = copiedDirections(attributing.targets, asked.prompts.length)
+    const heads = labels('heads', options.heads)
+    const request = { asked, attributing, ...(heads === undefined ? {} : { heads }) }
+    const components = native(() => this.#native.components('head'))
+    const sources = await call(options, (cancel, report) => this.#native.sources(request, cancel, report))
+    const attribution = this.#attribution(sources.attribution, components, directions, attributing)
+    return new AttributionSources(sources, attribution, this.#origin)
+  }
+
+  /**
+   * For every component the tokens of the whole vocabulary that it raises and lowers most.
+   *
+   * @throws {PrismError} as {@link attribute}; `INVALID_ARGUMENT` for labels that name no component
+   */
+  async topTokens(prompts: readonly Prompt[], options: TopTokensOptions = {}): Promise<TopTokens> {
+    checkKeys('topTokens', options, ['unit', 'components', 'k', 'mask', ...PROMPT_OPTIONS])
+    const asked = nativeAsked(prompts, options)
+    const unit = oneOf('unit', options.unit, ['layer', 'head', 'neuron'], 'head')
+    const k = wholeNumber('k', options.k, 1, this.config.dVocab) ?? Math.min(10, this.config.dVocab)
+    const components = labels('components', options.components)
+    const masked = this.#masked(options.mask)
+    const request = { asked, unit, k, masked, ...(components === undefined ? {} : { components }) }
+    const tokens = await call(options, (cancel, report) => this.#native.topTokens(request, cancel, report))
+    return new TopTokens(tokens, k, this.#origin)
+  }
+
+  #masked(mask: unknown): Uint32Array {
+    if (mask === undefined) return new Uint32Array()
+    if (mask === 'special') return native(() => this.#native.specialTokens())
+    if (!Array.isArray(mask)) throw invalidArgument('mask', mask, "'special', or a list of tokens")
+    return Uint32Array.from(nativeTokens('mask', mask), (token) => {
+      if (typeof token === 'number') return token
+      const ids = this.tokenizer?.encode(token, { prependBos: false })
+      if (ids?.length === 1) return ids[0] ?? 0
+      throw invalidArgument('mask', token, 'one token alone')
+    })
+  }
+
+  /**
+   * Many directions at once, each read raw at a point of the residual stream: values [rows, directions, components].
+   *
+   * @param directions vectors of length dModel: a list, or one Float32Array that holds them one after the other
+   * @throws {PrismError} `UNKNOWN_HOOK`, `INVALID_ARGUMENT`, `INCOMPLETE`, and those of tokenising and of the forward pass
+   */
+  async attributeDirections(
+    prompts: readonly Prompt[],
+    directions: Float32Array | readonly Float32Array[],
+    options: DirectionsOptions = {},
+  ): Promise<DirectionAttribution> {
+    checkKeys('attributeDirections', options, ['at', 'unit', 'onViolation', ...PROMPT_OPTIONS])
+    const asked = nativeAsked(prompts, options)
+    const { dModel, nLayers } = this.config
+    const flat = flatDirections(directions)
+    if (!flat || flat.length === 0 || flat.length % dModel !== 0) {
+      throw invalidArgument('directions', directions, `a list of Float32Arrays of ${dModel} numbers, or one that holds them all`)
+    }
+    const at = options.at ?? (`blocks.${nLayers - 1}.hook_resid_post` as const)
+    if (typeof at !== 'string') throw invalidArgument('at', at, 'the name of a hook point')
+    const unit = oneOf('unit', options.unit, ['layer', 'head'], 'head')
+    const onViolation = oneOf('onViolation', options.onViolation, ['throw', 'warn'], 'throw')
+    const request = { asked, directions: flat, at, unit, onViolation }
+    const probe = await call(options, (cancel, report) => this.#native.probe(request, cancel, report))
+    if (probe.violations > 0) warnIncomplete(probe.violations)
+    return new DirectionAttribution(probe, at, flat.length / dModel, this.#origin)
+  }
+
+  /** The hook points that this model has, in the order of the forward pass. */
+  get hookNames(): HookName[] {
+    return native(() => this.#native.hookNames()) as HookName[]
+  }
+
+  /** The hook points that a run must keep so that {@link Run.attribute} and {@link Run.decompose} can read it. */
+  attributionHooks(options: Pick<AttributeOptions, 'unit' | 'convention'> = {}): HookName[] {
+    checkKeys('attributionHooks', options, ['unit', 'convention'])
+    const unit = oneOf('unit', options.unit, ['layer', 'head', 'neuron'], 'head')
+    const convention = oneOf('convention', options.convention, ['default', 'transformerlens'], 'default')
+    return native(() => this.#native.attributionHooks(unit, convention)) as HookName[]
   }
 
   /** Peak bytes of the forward pass over `tokens` tokens of one prompt, besides the weights; each thread takes as much. */
@@ -250,8 +551,9 @@ export class Model implements AsyncDisposable {
   }
 
   /** What the columns of a result are. */
-  components(unit: 'layer' | 'head' = 'head'): Component[] {
-    return native(() => this.#native.components(oneOf('unit', unit, ['layer', 'head'], 'head'))) as Component[]
+  components(unit: 'layer' | 'head' | 'neuron' = 'head'): Component[] {
+    const checked = oneOf('unit', unit, ['layer', 'head', 'neuron'], 'head')
+    return native(() => this.#native.components(checked)) as Component[]
   }
 
   /** Bytes of the weights as they are held. */
@@ -275,33 +577,16 @@ export class Model implements AsyncDisposable {
   }
 }
 
-function nativeCall(prompts: unknown, targets: unknown, options: AttributeOptions): NativeCall {
-  if (!Array.isArray(prompts)) throw invalidArgument('prompts', prompts, 'a list of prompts')
-  const prependBos = optionalFlag('prependBos', options.prependBos)
-  const batchTokens = wholeNumber('batchTokens', options.batchTokens, 1, 2 ** 32 - 1)
-  return {
-    prompts: Array.from(prompts, nativePrompt),
-    targets: nativeTargets(targets, prompts.length),
-    positions: nativePositions(options.position === undefined ? 'last' : options.position),
-    unit: oneOf('unit', options.unit, ['layer', 'head'], 'head'),
-    onViolation: oneOf('onViolation', options.onViolation, ['throw', 'warn'], 'throw'),
-    ...(options.norm === undefined ? {} : { norm: oneOf('norm', options.norm, ['frozen', 'none'], 'frozen') }),
-    ...(prependBos === undefined ? {} : { prependBos }),
-    ...(batchTokens === undefined ? {} : { batchTokens }),
-  }
+/** Directions among targets, copied: the addon copies its inputs before it returns to the event loop, and so must we. */
+function copiedDirections(targets: NativeTarget[], prompts: number): (Float32Array | undefined)[] {
+  const given = targets.map(({ direction }) => direction?.slice())
+  return Array.from({ length: prompts }, (_, i) => given[Math.min(i, given.length - 1)])
 }
 
-function nativePositions(position: unknown): NativePositions {
-  const isList = (list: unknown): list is number[] => Array.isArray(list) && Array.from(list).every(Number.isSafeInteger)
-  if (position === 'last' || position === 'all') return { name: position }
-  if (Number.isSafeInteger(position)) return { of: [position as number] }
-  if (isList(position)) return { of: position }
-  if (typeof position === 'object' && position !== null && !Array.isArray(position)) {
-    checkKeys('position', position, ['perPrompt'])
-    const { perPrompt } = position as { perPrompt?: unknown }
-    if (Array.isArray(perPrompt) && Array.from(perPrompt).every(isList)) return { perPrompt }
-  }
-  throw invalidArgument('position', position, "'last', 'all', a position, a list of positions, or { perPrompt: a list of lists }")
+function labels(argument: string, list: unknown): string[] | undefined {
+  if (list === undefined) return undefined
+  if (Array.isArray(list) && list.length > 0 && list.every((label) => typeof label === 'string')) return [...list]
+  throw invalidArgument(argument, list, 'a list of labels')
 }
 
 function checkDevice(device: unknown, dtype: unknown): void {

@@ -4,14 +4,23 @@ import type * as Addon from '../index.d.ts'
 
 const addon = createRequire(import.meta.url)('../native.cjs') as typeof Addon
 
-export const { CancelHandle, chunkTokens, errorCodes, loadModel, nearest } = addon
+export const { CancelHandle, NativeSummary, chunkTokens, errorCodes, loadModel, nearest } = addon
+/** Running sums, as the addon holds them. */
+export type NativeSummary = InstanceType<typeof NativeSummary>
 export type {
+  NativeAsked,
+  NativeAttributing,
   NativeAttribution,
-  NativeCall,
+  NativeColumns,
   NativeComponent,
-  NativeLoadOptions,
+  NativeLens,
   NativeModel,
-  NativeObservation,
   NativePositions,
+  NativeProbe,
+  NativeRun,
+  NativeSources,
+  NativeStack,
   NativeTarget,
+  NativeTensor,
+  NativeTopTokens,
 } from '../index.d.ts'

@@ -1,7 +1,8 @@
 // logit-prism attribute: one prompt, one target, the components that add to it.
 import { InvalidArgumentError } from 'commander'
 import type { Attribution, AttributionRow } from '../attribution.js'
-import type { AttributeOptions, Model, Position } from '../model.js'
+import type { Position } from '../asked.js'
+import type { AttributeOptions, Model } from '../model.js'
 import type { Target } from '../targets.js'
 import type { Prompt, Token } from '../tokens.js'
 import { type CommonOptions, emit, modelLine, note, openModel, tokenText } from './session.js'

@@ -18,8 +18,9 @@ export async function runDemo(options: CommonOptions, signal: AbortSignal): Prom
       .byMagnitude(result.components.length)
       .find(({ label }) => /^L\d+H\d+$/.test(label))?.label ?? ''
   const { layer = 0, index: head = 0 } = result.components.find(({ label }) => label === best) ?? {}
-  const pattern = `blocks.${layer}.attn.hook_pattern`
-  const seen = await model.observe(PROMPT, [pattern])
+  const point = `blocks.${layer}.attn.hook_pattern` as const
+  using run = await model.run([PROMPT], { cache: [point], position: 'last', signal })
+  const pattern = run.cache.get(point, 0).slice(head) // [query_pos, key_pos], of the last query alone
 
   const lines = ['']
   const say = (text: string, indent = '  ') => {
@@ -29,15 +30,14 @@ export async function runDemo(options: CommonOptions, signal: AbortSignal): Prom
   }
   say(`model   ${modelLine(model, undefined)}`, '          ')
   say(`prompt  ${PROMPT} …`, '          ')
-  say(`says    ${predictions(model, seen.logits, 3)}`, '          ')
+  say(`says    ${predictions(model, run.logits(0).data, 3)}`, '          ')
   lines.push('')
   say(
     'Which components decide " Mary" over " John"? Each adds its number to the difference of the two logits; share is its size among the sizes of all:',
   )
   lines.push('', ...attributionTable(result.row(0), 8, result.certified, screen), '')
-  const row = lastQuery(seen.tensors[0]?.data ?? new Float32Array(), seen.ids.length, head)
   say(`Where ${best}, the head that adds most, looks from the last token:`)
-  lines.push('', ...looks(model, result, row, screen), '')
+  lines.push('', ...looks(model, result, pattern.data, screen), '')
   for (const paragraph of MEANING) lines.push(...wrap(paragraph, Math.min(screen.columns, 100) - 4).map((line) => `  ${line}`), '')
   lines.push('  Next, ask the same of a fact, layer by layer:', '', `    ${screen.cyan(NEXT)}`, '')
   process.stdout.write(`${lines.join('\n')}\n`)
@@ -60,12 +60,6 @@ function predictions(model: Model, logits: Float32Array, k: number): string {
     .slice(0, k)
     .map(({ id, p }) => `${quoted(tokenText(model, id))} ${percent(p).trim()}`)
     .join(', ')
-}
-
-/** The pattern of one head from the last position: [key_pos] of [head, query_pos, key_pos]. */
-function lastQuery(pattern: Float32Array, length: number, head: number): Float32Array {
-  const start = (head * length + length - 1) * length
-  return pattern.subarray(start, start + length)
 }
 
 function looks(model: Model, result: Attribution, weights: Float32Array, screen: Terminal): string[] {

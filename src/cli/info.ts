@@ -1,5 +1,5 @@
 // logit-prism info: what a model is, and what it decomposes into.
-import type { Component } from '../attribution.js'
+import type { Component } from '../components.js'
 import type { Model, ModelConfig } from '../model.js'
 import { chunkTokens } from '../native.js'
 import { type CommonOptions, emit, openModel } from './session.js'

@@ -1,5 +1,6 @@
 // The table of one row of attributions: labels, values, shares, bars around a common axis, and the certificate.
-import type { AttributionRow, Share } from '../attribution.js'
+import type { AttributionRow } from '../attribution.js'
+import type { Share } from '../components.js'
 import { cut, type Terminal } from './terminal.js'
 
 /** Lines of the k largest components, what is left, and both sides of the completeness equation. */

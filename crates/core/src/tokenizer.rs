@@ -201,6 +201,17 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// Of the ids below `d_vocab` those that no text is made of: added tokens that are special, tokens reserved for later
+    /// use, and ids that the tokenizer does not have.
+    pub fn special(&self, d_vocab: u32) -> Vec<u32> {
+        let added = self.inner.get_added_tokens_decoder();
+        let is_special = |id: &u32| match self.inner.id_to_token(*id) {
+            None => true,
+            Some(token) => added.get(id).is_some_and(|a| a.special) || is_reserved(&token),
+        };
+        (0..d_vocab).filter(is_special).collect()
+    }
+
     /// The id that stands for what the vocabulary does not have.
     pub fn unknown(&self) -> Option<u32> {
         self.unknown
@@ -229,6 +240,16 @@ impl Tokenizer {
         let encoded = fenced(|| self.inner.encode_fast(text, special)).unwrap_or_else(|panic| Err(panic.into()));
         encoded.map_err(|e| invalid(&self.path, format!("encoding failed ({e})"), "a tokenizer that encodes any text"))
     }
+}
+
+/// Names like `<unused12>`, `[unused12]`, `<|reserved_special_token_12|>`, `<reserved_12>`.
+fn is_reserved(token: &str) -> bool {
+    let inner = token.trim_matches(['<', '>', '[', ']', '|']);
+    inner.len() + 2 <= token.len()
+        && ["unused", "reserved_special_token", "reserved"].iter().any(|name| {
+            let number = inner.strip_prefix(name).map(|rest| rest.trim_start_matches('_'));
+            number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        })
 }
 
 fn invalid(path: &Path, problem: impl Into<String>, expected: impl Into<String>) -> PrismError {

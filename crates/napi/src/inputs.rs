@@ -148,11 +148,10 @@ pub fn call(call: NativeCall) -> Parsed<Call> {
 
 pub fn attributing(given: NativeAttributing) -> Parsed<(Vec<Target<Token>>, Options)> {
     let norms = [("frozen", NormTreatment::Frozen), ("none", NormTreatment::None)];
-    let conventions = [("default", Convention::Default), ("transformerlens", Convention::TransformerLens)];
     let options = Options {
         unit: unit(&given.unit)?,
         top: given.top.map(|k| k as usize),
-        convention: one_of("convention", &given.convention, &conventions)?,
+        convention: convention(&given.convention)?,
         norm: given.norm.as_deref().map(|name| one_of("norm", name, &norms)).transpose()?,
         on_violation: on_violation(&given.on_violation)?,
     };
@@ -199,6 +198,10 @@ pub fn probe_call(call: NativeProbeCall) -> Parsed<ProbeCall> {
         unit: unit(&call.unit)?,
         on_violation: on_violation(&call.on_violation)?,
     })
+}
+
+pub fn convention(name: &str) -> Parsed<Convention> {
+    one_of("convention", name, &[("default", Convention::Default), ("transformerlens", Convention::TransformerLens)])
 }
 
 fn on_violation(name: &str) -> Parsed<OnViolation> {

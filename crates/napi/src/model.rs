@@ -63,6 +63,33 @@ impl NativeModel {
         self.with(env, |session| Ok(of(&session.transformer.config, inputs::unit(&unit)?)))
     }
 
+    /// The hook points that the model has, in the order of the forward pass.
+    #[napi]
+    pub fn hook_names(&self, env: &Env) -> Result<Vec<String>> {
+        let names = |config: &ModelConfig| HookPoint::all(config).iter().map(HookPoint::to_string).collect();
+        self.with(env, |session| Ok(names(&session.transformer.config)))
+    }
+
+    /// The hook points that attribution from a run needs.
+    #[napi]
+    pub fn attribution_hooks(
+        &self,
+        env: &Env,
+        #[napi(ts_arg_type = "'layer' | 'head' | 'neuron'")] unit: String,
+        #[napi(ts_arg_type = "'default' | 'transformerlens'")] convention: String,
+    ) -> Result<Vec<String>> {
+        self.with(env, |session| {
+            let points = session.attribution_points(inputs::unit(&unit)?, inputs::convention(&convention)?);
+            Ok(points.iter().map(HookPoint::to_string).collect())
+        })
+    }
+
+    /// The tokens that no text is made of: special ones, reserved ones, and ids that the tokenizer does not have.
+    #[napi]
+    pub fn special_tokens(&self, env: &Env) -> Result<Uint32Array> {
+        self.with(env, |session| Ok(session.special_tokens().into()))
+    }
+
     /// Bytes of the weights as they are held.
     #[napi]
     pub fn weight_bytes(&self, env: &Env) -> Result<f64> {

@@ -5,7 +5,9 @@ use crate::attribution::lens::{self, Lens, LensNorm, Lensed};
 use crate::attribution::probe::{self, Probed, Probing};
 use crate::attribution::sources::{self, Heads, Sources};
 use crate::attribution::top_tokens::{self, TopTokens};
-use crate::attribution::{Attribution, Component, Depth, OnViolation, Options, Target, Unit, vocabulary_block};
+use crate::attribution::{
+    Attribution, Component, Convention, Depth, OnViolation, Options, Target, Unit, vocabulary_block,
+};
 use crate::cache::{self, Cache, Logits, Stack};
 use crate::chunk::Prompted;
 use crate::config::ModelConfig;
@@ -161,6 +163,19 @@ impl Session {
     /// `NOT_CACHED`, `MEMORY`, `ABORTED`, `POISONED`.
     pub fn decompose_run(&self, cache: &Cache, unit: Unit, job: &Job) -> Result<Stack> {
         self.guarded(|| cache.decompose(&self.transformer, unit, self.limit(), job))
+    }
+
+    /// The hook points that [`Session::attribute_run`] needs.
+    pub fn attribution_points(&self, unit: Unit, convention: Convention) -> BTreeSet<HookPoint> {
+        let options = Options { unit, top: None, convention, norm: None, on_violation: OnViolation::Throw };
+        options.points(&self.transformer)
+    }
+
+    /// The tokens that no text is made of: special ones, reserved ones, and ids that the tokenizer does not have. Without
+    /// a tokenizer there are none to tell.
+    pub fn special_tokens(&self) -> Vec<u32> {
+        let d_vocab = self.transformer.config.d_vocab as u32;
+        self.tokenizer.as_ref().map_or(Vec::new(), |tokenizer| tokenizer.special(d_vocab))
     }
 
     /// Writes a run to a file, which appears whole or not at all.

@@ -1,0 +1,114 @@
+import type { Table } from 'apache-arrow'
+import { arrowTable, type Column, componentColumns } from './arrow.js'
+import { type Component, frozen } from './components.js'
+import type { ResidualHook } from './hooks.js'
+import type { NativeProbe } from './native.js'
+import { Observed, type Origin } from './observed.js'
+import { index } from './options.js'
+import { Tensor } from './tensor.js'
+
+/**
+ * Many directions (probes, steering vectors, rows of a sparse autoencoder) read raw at a point of the residual stream:
+ * `c · v` for every component written up to there. They sum to the stream's own dot product.
+ */
+export class DirectionAttribution extends Observed {
+  /** Where the directions were read. */
+  readonly at: ResidualHook
+  /** Columns: the components written up to there. */
+  readonly components: readonly Component[]
+  /** Number of directions. */
+  readonly nDirections: number
+  /** [rows, directions, components], row-major. */
+  readonly values: Float32Array
+  /** Σ components, [rows, directions]. */
+  readonly total: Float32Array
+  /** The dot product with the stream itself, [rows, directions]. */
+  readonly measured: Float32Array
+  /** How far the two may be apart, [rows, directions]. */
+  readonly tolerance: Float32Array
+  /** Whether every sum is within its tolerance. */
+  readonly certified: boolean
+
+  /** @internal */
+  constructor(native: NativeProbe, at: ResidualHook, nDirections: number, origin: Origin) {
+    super(native, origin)
+    this.at = at
+    this.components = frozen(native.components)
+    this.nDirections = nDirections
+    this.values = native.values
+    this.total = native.total
+    this.measured = native.measured
+    this.tolerance = native.tolerance
+    this.certified = native.violations === 0
+  }
+
+  /** One row: a view of [directions, components], and both sides of every direction's certificate. */
+  row(i: number): {
+    readonly prompt: number
+    readonly position: number
+    readonly total: Float32Array
+    readonly measured: Float32Array
+    /** The components of direction `d`, in the order of `components`. */
+    direction(d: number): Float32Array
+  } {
+    const { prompt, position } = this.rowOf(i)
+    const [n, width] = [this.nDirections, this.components.length]
+    const part = (list: Float32Array) => list.subarray(i * n, (i + 1) * n)
+    const direction = (d: number) => {
+      const from = (i * n + index('direction', d, n)) * width
+      return this.values.subarray(from, from + width)
+    }
+    return { prompt, position, total: part(this.total), measured: part(this.measured), direction }
+  }
+
+  /** A tidy Arrow table: `prompt`, `position`, `direction`, `component`, `kind`, `layer`, `index`, `value`. */
+  toArrow(): Promise<Table> {
+    const per = this.components.length
+    const rows = this.rows.prompt.length
+    const line = (of: (row: number, direction: number) => number): Column => {
+      const out = new Uint32Array(this.values.length)
+      for (let row = 0; row < rows; row++) {
+        for (let d = 0; d < this.nDirections; d++) {
+          const from = (row * this.nDirections + d) * per
+          out.fill(of(row, d), from, from + per)
+        }
+      }
+      return { numbers: out }
+    }
+    const columns = {
+      prompt: line((row) => this.rows.prompt[row] ?? 0),
+      position: line((row) => this.rows.position[row] ?? 0),
+      direction: line((_, d) => d),
+      ...componentColumns(this.components, rows * this.nDirections),
+      value: { numbers: this.values },
+    }
+    return arrowTable(columns, this.origin, { at: this.at, certified: String(this.certified) })
+  }
+
+  toJSON(): Record<string, unknown> {
+    const { kind, provenance, at, certified, components } = this
+    const rows = Array.from(this.rows.prompt, (_, i) => {
+      const { prompt, position, total, measured, direction } = this.row(i)
+      const values = Array.from({ length: this.nDirections }, (__, d) => [...direction(d)])
+      return { prompt, position, total: [...total], measured: [...measured], values }
+    })
+    return { kind, provenance, at, certified, components, rows }
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    const word = this.certified ? 'certified' : 'not certified'
+    return `DirectionAttribution: ${this.rows.prompt.length} rows × ${this.nDirections} directions × ${this.components.length} components at ${this.at}, ${word}`
+  }
+}
+
+/** @internal Directions as one block: a Float32Array of n · dModel, or a list of vectors. */
+export function flatDirections(directions: unknown): Float32Array | undefined {
+  if (directions instanceof Float32Array) return directions
+  if (directions instanceof Tensor) return directions.data
+  if (!Array.isArray(directions) || !directions.every((v): v is Float32Array => v instanceof Float32Array)) return undefined
+  const width = directions[0]?.length ?? 0
+  if (directions.some((v) => v.length !== width)) return undefined
+  const flat = new Float32Array(width * directions.length)
+  directions.forEach((v, i) => flat.set(v, i * width))
+  return flat
+}

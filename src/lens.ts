@@ -1,0 +1,166 @@
+import type { Table } from 'apache-arrow'
+import { arrowTable, type Column, rowColumns } from './arrow.js'
+import { resolvedTarget } from './attribution.js'
+import { invalidArgument } from './errors.js'
+import type { ResidualHook } from './hooks.js'
+import type { NativeLens } from './native.js'
+import { Observed, type Origin } from './observed.js'
+import { index } from './options.js'
+import type { ResolvedTarget } from './targets.js'
+
+/** A token as a state of the stream predicts it. */
+export interface PredictedToken {
+  readonly id: number
+  readonly text: string
+  /** After the model's cap, if it has one. */
+  readonly logit: number
+  readonly probability: number
+}
+
+/** One token of a target as a state of the stream ranks it. */
+export interface Standing {
+  readonly id: number
+  readonly text: string
+  /** Before a cap. */
+  readonly logit: number
+  /** How many tokens have a larger logit: 0 is the prediction. */
+  readonly rank: number
+  /** Of the softmax over logits after the cap. */
+  readonly probability: number
+}
+
+/** One state of the stream at one row. */
+export interface LensState {
+  /** Where it lies. */
+  readonly at: ResidualHook
+  /** The target's value there, in logits before a cap; only with targets. */
+  readonly value?: number
+  /** Every token of the target there, ids rising; only with targets. */
+  readonly tokens?: readonly Standing[]
+  /** The most likely tokens there, most likely first; only with `top`. */
+  readonly top?: readonly PredictedToken[]
+}
+
+/**
+ * The logit lens: what the unembedding reads from the stream before and after every sublayer (2 L + 1 states; L + 1
+ * where attention and MLP are parallel). The last state is the model's own output, and is checked against it.
+ */
+export class LogitLens extends Observed implements Iterable<LensState[]> {
+  /** What was done with the final norm on streams that are not final. */
+  readonly norm: 'recomputed' | 'frozen'
+  /** Where each state lies. */
+  readonly states: readonly ResidualHook[]
+  /** The target's value at every state, before a cap: [rows, states], row-major; empty without targets. */
+  readonly values: Float32Array
+  /** The forward pass's own value, which the last state agrees with: [rows]; empty without targets. */
+  readonly measured: Float32Array
+  /** How far the two may be apart: [rows]. */
+  readonly tolerance: Float32Array
+  /** What each row reads, resolved to ids; empty without targets. */
+  readonly targets: readonly ResolvedTarget[]
+  /** How many tokens every state lists. */
+  readonly k: number
+
+  readonly #native: NativeLens
+
+  /** @internal */
+  constructor(
+    native: NativeLens,
+    norm: 'recomputed' | 'frozen',
+    directions: readonly (Float32Array | undefined)[],
+    origin: Origin,
+  ) {
+    super(native, origin)
+    const rows = native.rowPrompt
+    this.norm = norm
+    this.states = Object.freeze(native.states as ResidualHook[])
+    this.values = native.values
+    this.measured = native.measured
+    this.tolerance = native.tolerance
+    const hasTargets = native.values.length > 0
+    this.targets = Object.freeze(hasTargets ? Array.from(rows, (prompt, i) => resolvedTarget(native, i, directions[prompt])) : [])
+    this.k = rows.length === 0 ? 0 : native.topIds.length / (rows.length * native.states.length)
+    this.#native = native
+  }
+
+  /** The states of one row, from the embedding up. */
+  row(i: number): LensState[] {
+    const row = this.rowIndex(i)
+    return this.states.map((at, state) => ({
+      at,
+      ...(this.targets.length > 0
+        ? { value: this.values[row * this.states.length + state] ?? Number.NaN, tokens: this.#standings(row, state) }
+        : {}),
+      ...(this.k > 0 ? { top: this.#predicted(row, state) } : {}),
+    }))
+  }
+
+  *[Symbol.iterator](): Iterator<LensState[]> {
+    for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
+  }
+
+  /** A tidy Arrow table of the target's values: `prompt`, `position`, `state`, `value`. */
+  toArrow(): Promise<Table> {
+    if (this.targets.length === 0) throw invalidArgument('toArrow', 'of a lens without targets', 'targets: it is their values')
+    const state: Column = {
+      texts: this.states,
+      at: Uint32Array.from({ length: this.values.length }, (_, i) => i % this.states.length),
+    }
+    const columns = { ...rowColumns(this.rows, this.states.length), state, value: { numbers: this.values } }
+    return arrowTable(columns, this.origin, { norm: this.norm, measured: JSON.stringify([...this.measured]) })
+  }
+
+  toJSON(): Record<string, unknown> {
+    const { kind, norm, provenance, states } = this
+    const rows = Array.from(this, (state, i) => ({ ...this.rowOf(i), states: state }))
+    const prompts = Array.from({ length: this.nPrompts }, (_, i) => ({ ids: [...this.ids(i)], tokens: this.tokens(i) }))
+    return { kind, norm, provenance, states, prompts, rows }
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    const lines = [`LogitLens: ${this.rows.prompt.length} rows × ${this.states.length} states, norm ${this.norm}`]
+    if (this.rows.prompt.length === 0) return lines[0] ?? ''
+    for (const { at, value, top } of this.row(0)) {
+      const words = top?.slice(0, 3).map(({ text }) => JSON.stringify(text))
+      lines.push([`  ${at.padEnd(28)}`, value?.toFixed(3).padStart(9), words?.join(' ')].filter(Boolean).join('  '))
+    }
+    return lines.join('\n')
+  }
+
+  #standings(row: number, state: number): Standing[] {
+    const { targetOffsets, targetTokens, tokenLogits, tokenRanks, tokenLogProbabilities } = this.#native
+    const standings: Standing[] = []
+    for (let t = targetOffsets[row] ?? 0; t < (targetOffsets[row + 1] ?? 0); t++) {
+      const id = targetTokens[t] ?? 0
+      const at = t * this.states.length + state
+      const probability = Math.exp(tokenLogProbabilities[at] ?? Number.NaN)
+      const logit = tokenLogits[at] ?? Number.NaN
+      standings.push({ id, text: this.origin.tokenText(id), logit, rank: tokenRanks[at] ?? 0, probability })
+    }
+    return standings
+  }
+
+  #predicted(row: number, state: number): PredictedToken[] {
+    const { topIds, topLogits, topProbabilities } = this.#native
+    return Array.from({ length: this.k }, (_, i) => {
+      const at = (row * this.states.length + state) * this.k + i
+      const id = topIds[at] ?? 0
+      const text = this.origin.tokenText(id)
+      return { id, text, logit: topLogits[at] ?? Number.NaN, probability: topProbabilities[at] ?? Number.NaN }
+    })
+  }
+
+  /**
+   * The natural logarithm of a target token's probability at every state of a row: exact where the probability is too
+   * small to be told from 0.
+   */
+  logProbabilities(i: number, token: number): Float32Array {
+    const row = this.rowIndex(i)
+    const { targetOffsets, targetTokens, tokenLogProbabilities } = this.#native
+    const from = targetOffsets[row] ?? 0
+    const at = targetTokens.subarray(from, targetOffsets[row + 1]).indexOf(index('token', token, 2 ** 32))
+    if (at < 0) throw invalidArgument('token', token, 'a token of the row’s target')
+    const n = this.states.length
+    return tokenLogProbabilities.subarray((from + at) * n, (from + at + 1) * n)
+  }
+}

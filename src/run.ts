@@ -1,0 +1,236 @@
+import { fileURLToPath } from 'node:url'
+import { type AttributingOptions, ATTRIBUTING_OPTIONS, nativeAttributing } from './asked.js'
+import { Attribution } from './attribution.js'
+import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
+import { type Component, frozen } from './components.js'
+import { invalidArgument, native, unknownName } from './errors.js'
+import type { DimsOf, HookName } from './hooks.js'
+import type { Model } from './model.js'
+import type { NativeComponent, NativeRun, NativeStack, NativeTensor } from './native.js'
+import { Observed, offsetsOf, type Origin } from './observed.js'
+import { checkKeys, index, oneOf } from './options.js'
+import type { Target } from './targets.js'
+import { type Dim, Tensor } from './tensor.js'
+
+/** What a run kept of its hook points. It lies outside the JavaScript heap until the run is closed. */
+export class Cache {
+  readonly #native: NativeRun
+
+  /** @internal */
+  constructor(run: NativeRun) {
+    this.#native = run
+  }
+
+  /** Exactly what was kept, in the order of the forward pass. */
+  get names(): HookName[] {
+    return native(() => this.#native.names()) as HookName[]
+  }
+
+  /**
+   * A copy of one point of one prompt, at its kept positions.
+   *
+   * @throws {PrismError} `NOT_CACHED`, `UNKNOWN_HOOK`, `INVALID_ARGUMENT`, `CLOSED`
+   */
+  get<H extends HookName>(name: H, prompt: number): Tensor<DimsOf<H>> {
+    const i = index('prompt', prompt, 2 ** 32)
+    return tensor(native(() => this.#native.tensor(String(name), i)))
+  }
+}
+
+/**
+ * A forward pass that was kept: logits, hook points, and what can be computed from them without running the model again.
+ * Close it when done (`using`, or `close()`): it holds memory outside the JavaScript heap.
+ */
+export class Run {
+  /** Hook points. */
+  readonly cache: Cache
+  /** Which logits were kept, after the model's cap. */
+  readonly logitsKept: 'last' | 'all' | 'none'
+
+  readonly #native: NativeRun
+  readonly #ids: readonly Uint32Array[]
+  readonly #positions: readonly Uint32Array[]
+  readonly #origin: Origin
+  readonly #components: (unit: 'layer' | 'head' | 'neuron') => NativeComponent[]
+  #closed = false
+
+  /** @internal */
+  constructor(run: NativeRun, origin: Origin, components: (unit: 'layer' | 'head' | 'neuron') => NativeComponent[]) {
+    this.#native = run
+    this.#origin = origin
+    this.#components = components
+    this.cache = new Cache(run)
+    this.#ids = native(() => run.ids())
+    this.#positions = native(() => run.positions())
+    this.logitsKept = native(() => run.logitsKept()) as 'last' | 'all' | 'none'
+  }
+
+  /**
+   * Reads a run that was saved with {@link save} for the same model.
+   *
+   * @throws {PrismError} `IO_ERROR`, `CHECKPOINT_INVALID` where the file is none, or of another model, `MEMORY`, `CLOSED`
+   */
+  static load(model: Model, path: string | URL): Promise<Run> {
+    return model.loadRun(path)
+  }
+
+  /** Number of prompts. */
+  get nPrompts(): number {
+    return this.#ids.length
+  }
+
+  /** The ids of a prompt as they were run, BOS included. */
+  ids(prompt: number): Uint32Array {
+    return this.#ids[index('prompt', prompt, this.nPrompts)] ?? new Uint32Array()
+  }
+
+  /** The positions of a prompt that were kept, rising: the first axis of what the cache returns. */
+  positions(prompt: number): Uint32Array {
+    return this.#positions[index('prompt', prompt, this.nPrompts)] ?? new Uint32Array()
+  }
+
+  /** The texts of a prompt's tokens. */
+  tokens(prompt: number): string[] {
+    return Array.from(this.ids(prompt), (id) => this.#origin.tokenText(id))
+  }
+
+  /**
+   * A copy of the logits of one prompt, after the model's cap: one row for `logits: 'last'`, one per position for `'all'`.
+   *
+   * @throws {PrismError} `NOT_CACHED`, `INVALID_ARGUMENT`, `CLOSED`
+   */
+  logits(prompt: number): Tensor<['pos', 'd_vocab']> {
+    const i = index('prompt', prompt, this.nPrompts)
+    return tensor(native(() => this.#native.logits(i)))
+  }
+
+  /**
+   * Direct logit attribution at the kept positions, as {@link Model.attribute}, without running the model again. It needs
+   * the points that {@link Model.attributionHooks} names.
+   *
+   * @throws {PrismError} `NOT_CACHED` with the missing points, and those of {@link Model.attribute}
+   */
+  async attribute(targets: Target | readonly Target[], options: AttributingOptions & CallOptions = {}): Promise<Attribution> {
+    checkKeys('attribute', options, [...ATTRIBUTING_OPTIONS, ...CALL_OPTIONS])
+    const request = nativeAttributing(targets, this.nPrompts, options)
+    const given = request.targets.map(({ direction }) => direction?.slice())
+    const directions = this.#ids.map((_, i) => given[Math.min(i, given.length - 1)])
+    const result = await call(options, (cancel) => this.#native.attribute(request, cancel))
+    const { unit, convention, norm = 'frozen' } = request as { unit: 'layer' | 'head' | 'neuron' } & typeof request
+    const components = result.components ?? this.#components(unit)
+    const method = { unit, norm: norm as 'frozen' | 'none', convention: convention as 'default' | 'transformerlens' }
+    return new Attribution(result, components, directions, method, this.#origin)
+  }
+
+  /**
+   * The residual stack itself: the vector that every component wrote at the kept positions. They sum to the stream that
+   * enters the final norm. It needs the points of {@link attribute}.
+   *
+   * @throws {PrismError} `NOT_CACHED` with the missing points, `MEMORY`, `ABORTED`, `CLOSED`
+   */
+  async decompose(options: { readonly unit?: 'layer' | 'head' | 'neuron' } & CallOptions = {}): Promise<Decomposition> {
+    checkKeys('decompose', options, ['unit', ...CALL_OPTIONS])
+    const unit = oneOf('unit', options.unit, ['layer', 'head', 'neuron'], 'head')
+    const stack = await call(options, (cancel) => this.#native.decompose(unit, cancel))
+    const idOffsets = offsetsOf(this.#ids.map(({ length }) => length))
+    const ids = new Uint32Array(idOffsets.at(-1) ?? 0)
+    this.#ids.forEach((list, i) => ids.set(list, idOffsets[i]))
+    const rows = { ids, idOffsets }
+    return new Decomposition(stack, rows, this.#components(unit), this.#origin)
+  }
+
+  /**
+   * Writes the run as a safetensors file: for prompt `i` the tensors `i/ids`, `i/positions`, `i/<hook point>`, `i/logits`,
+   * and what they belong to as metadata. The file appears whole or not at all.
+   *
+   * @throws {PrismError} `IO_ERROR`, `INVALID_ARGUMENT`, `CLOSED`
+   */
+  async save(path: string | URL): Promise<void> {
+    const file = filePath(path)
+    await call({}, () => this.#native.save(file))
+  }
+
+  /** Whether {@link close} was called. */
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  /** Frees what was kept. Idempotent; later reads throw `CLOSED`. */
+  close(): void {
+    this.#closed = true
+    this.#native.close()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    if (this.#closed) return `Run: ${this.nPrompts} prompts, closed`
+    return `Run: ${this.nPrompts} prompts, ${this.cache.names.length} hook points, logits: ${this.logitsKept}`
+  }
+}
+
+/** The vectors that components wrote: they sum to the stream that enters the final norm. */
+export class Decomposition extends Observed {
+  readonly components: readonly Component[]
+  /** Width of the residual stream. */
+  readonly dModel: number
+  /** [rows, components, dModel], row-major. */
+  readonly vectors: Float32Array
+
+  /** @internal */
+  constructor(
+    stack: NativeStack,
+    prompts: { readonly ids: Uint32Array; readonly idOffsets: Uint32Array },
+    components: NativeComponent[],
+    origin: Origin,
+  ) {
+    super({ ...prompts, rowPrompt: stack.rowPrompt, rowPosition: stack.rowPosition }, origin)
+    this.components = frozen(components)
+    this.vectors = stack.vectors
+    const rows = stack.rowPrompt.length
+    this.dModel = rows === 0 ? 0 : stack.vectors.length / rows / components.length
+  }
+
+  /** One row: a view. */
+  row(i: number): Tensor<['component', 'd_model']> {
+    const size = this.components.length * this.dModel
+    const from = this.rowIndex(i) * size
+    return new Tensor(this.vectors.subarray(from, from + size), [this.components.length, this.dModel], ['component', 'd_model'])
+  }
+
+  /** The vector of one component at one row, by its label: a view. */
+  vector(i: number, label: string): Float32Array {
+    const c = this.components.findIndex((component) => component.label === label)
+    if (c < 0)
+      throw unknownName(
+        'INVALID_ARGUMENT',
+        'component',
+        String(label),
+        this.components.map((each) => each.label),
+      )
+    return this.row(i).slice(c).data
+  }
+
+  toJSON(): Record<string, unknown> {
+    const { kind, provenance, components, dModel } = this
+    const rows = Array.from(this.rows.prompt, (_, i) => ({ ...this.rowOf(i), vectors: this.row(i) }))
+    return { kind, provenance, dModel, components, rows }
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return `Decomposition: ${this.rows.prompt.length} rows × ${this.components.length} components × ${this.dModel}`
+  }
+}
+
+/** @internal A path of the file system. */
+export function filePath(path: unknown): string {
+  if (path instanceof URL && path.protocol === 'file:') return fileURLToPath(path)
+  if (typeof path === 'string' && path !== '') return path
+  throw invalidArgument('path', String(path), 'the path of a file, or its file: URL')
+}
+
+function tensor<D extends readonly Dim[]>({ data, shape, dims }: NativeTensor): Tensor<D> {
+  return new Tensor(data, shape as never, dims as unknown as D)
+}

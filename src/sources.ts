@@ -1,0 +1,124 @@
+import type { Table } from 'apache-arrow'
+import { arrowTable, rowColumns } from './arrow.js'
+import type { Attribution } from './attribution.js'
+import type { NativeSources } from './native.js'
+import { Observed, offsetsOf, type Origin } from './observed.js'
+import { index } from './options.js'
+import { Tensor } from './tensor.js'
+
+/** One source position of a head at a row. */
+export interface Source {
+  /** Label of the head. */
+  readonly head: string
+  /** Where it moved from. */
+  readonly position: number
+  /** The token there. */
+  readonly token: string
+  /** In logits. */
+  readonly value: number
+}
+
+/** Heads by source position at one row. */
+export interface SourcesRow {
+  readonly prompt: number
+  readonly position: number
+  /** Labels of the heads. */
+  readonly heads: readonly string[]
+  /** The texts of the prompt's tokens. */
+  readonly tokens: readonly string[]
+  /** In logits, [head, key_pos]: what each head moved from each position. Rows sum to the heads' attributions. */
+  readonly matrix: Tensor<['head', 'key_pos']>
+  /** The k sources of largest magnitude, largest first. */
+  byMagnitude(k: number): Source[]
+}
+
+/**
+ * Heads split by where they look: what head h moved from source position j adds to the target, `A[q,j] (v_j W_O[h])·ũ / s`.
+ * Over the positions it sums to the head's attribution. A pattern alone says where a head looks, not what it moves.
+ */
+export class AttributionSources extends Observed implements Iterable<SourcesRow> {
+  /** The whole attribution by heads, with its certificates. */
+  readonly attribution: Attribution
+  /** Labels of the heads. */
+  readonly heads: readonly string[]
+
+  readonly #values: Float32Array
+  readonly #offsets: Uint32Array
+
+  /** @internal */
+  constructor(native: NativeSources, attribution: Attribution, origin: Origin) {
+    super(native.attribution, origin)
+    this.attribution = attribution
+    const pairs = Array.from({ length: native.heads.length / 2 }, (_, i) => native.heads.subarray(2 * i, 2 * i + 2))
+    this.heads = Object.freeze(pairs.map(([layer, head]) => `L${layer}H${head}`))
+    this.#values = native.values
+    this.#offsets = offsetsOf(Array.from(this.rows.prompt, (prompt) => this.ids(prompt).length * this.heads.length))
+  }
+
+  /** One row. */
+  row(i: number): SourcesRow {
+    const { prompt, position } = this.rowOf(i)
+    const tokens = this.tokens(prompt)
+    const heads = this.heads
+    const data = this.#values.subarray(this.#offsets[i], this.#offsets[i + 1])
+    const matrix = new Tensor(data, [heads.length, tokens.length] as const, ['head', 'key_pos'] as ['head', 'key_pos'])
+    const byMagnitude = (k: number) => {
+      index('k', k, Number.MAX_SAFE_INTEGER)
+      const source = (value: number, at: number) => {
+        const from = at % tokens.length
+        return { head: heads[Math.floor(at / tokens.length)] ?? '', position: from, token: tokens[from] ?? '', value }
+      }
+      return Array.from(data, source)
+        .sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
+        .slice(0, k)
+    }
+    return { prompt, position, heads, tokens, matrix, byMagnitude }
+  }
+
+  *[Symbol.iterator](): Iterator<SourcesRow> {
+    for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
+  }
+
+  /** A tidy Arrow table: `prompt`, `position`, `head`, `source`, `value`; of prompts of equal length without copies. */
+  toArrow(): Promise<Table> {
+    const n = this.#values.length
+    const [head, source, prompt, position] = [new Uint32Array(n), new Uint32Array(n), new Uint32Array(n), new Uint32Array(n)]
+    this.#offsets.subarray(0, -1).forEach((start, row) => {
+      const length = this.ids(this.rows.prompt[row] ?? 0).length
+      for (let i = start; i < (this.#offsets[row + 1] ?? start); i++) {
+        head[i] = Math.floor((i - start) / length)
+        source[i] = (i - start) % length
+        prompt[i] = this.rows.prompt[row] ?? 0
+        position[i] = this.rows.position[row] ?? 0
+      }
+    })
+    const columns = {
+      ...rowColumns({ prompt, position }, 1),
+      head: { texts: this.heads, at: head },
+      source: { numbers: source },
+      value: { numbers: this.#values },
+    }
+    return arrowTable(columns, this.origin, { ...this.attribution.method })
+  }
+
+  toJSON(): Record<string, unknown> {
+    const { kind, provenance, heads } = this
+    const rows = Array.from(this, ({ prompt, position, tokens, matrix }) => ({ prompt, position, tokens, matrix }))
+    return { kind, provenance, method: this.attribution.method, certified: this.attribution.certified, heads, rows }
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    const n = this.rows.prompt.length
+    const line = (i: number) => {
+      const { prompt, position, byMagnitude } = this.row(i)
+      const strongest = byMagnitude(3).map(({ head, token, value }) => `${head} from ${JSON.stringify(token)} ${value.toFixed(3)}`)
+      return `  prompt ${prompt}, position ${position}: ${strongest.join(', ')}, …`
+    }
+    const shown = Array.from({ length: Math.min(n, 3) }, (_, i) => line(i))
+    return [
+      `AttributionSources: ${n} rows, ${this.heads.length} heads`,
+      ...shown,
+      ...(n > 3 ? [`  … ${n - 3} more rows`] : []),
+    ].join('\n')
+  }
+}

@@ -1,0 +1,118 @@
+// Prompts that come one after the other: cut into batches, and what remains of them when only a summary is wanted.
+import type { AttributingOptions, PromptOptions } from './asked.js'
+import type { Method } from './attribution.js'
+import type { Component } from './components.js'
+import { invalidArgument, PrismError } from './errors.js'
+import type { Provenance } from './observed.js'
+import type { ComponentMean, MeanOptions } from './summary.js'
+import type { Target } from './targets.js'
+import type { Prompt } from './tokens.js'
+
+/** One prompt of a stream and what is attributed in it. */
+export interface StreamItem {
+  readonly prompt: Prompt
+  readonly target: Target
+}
+
+/** Options of `attributeStream`. */
+export interface StreamOptions extends PromptOptions, AttributingOptions {
+  /** Prompts per result. Default 256. */
+  readonly batchPrompts?: number
+}
+
+/** Options of `attributeSummary`. */
+export interface SummaryOptions extends StreamOptions, Pick<MeanOptions, 'seed' | 'resamples'> {
+  /** How many components `stability` counts as leading. Default 10. */
+  readonly leading?: number
+}
+
+/** @internal Consecutive items, `size` at a time, and the number of the first. */
+export async function* batched(
+  items: Iterable<StreamItem> | AsyncIterable<StreamItem>,
+  size: number,
+): AsyncGenerator<{ readonly batch: StreamItem[]; readonly first: number }> {
+  const isIterable = typeof items === 'object' && items !== null && (Symbol.iterator in items || Symbol.asyncIterator in items)
+  if (!isIterable) throw invalidArgument('items', items, 'an iterable of { prompt, target }')
+  let batch: StreamItem[] = []
+  let first = 0
+  for await (const item of items) {
+    if (typeof item !== 'object' || item === null || !('prompt' in item) || !('target' in item)) {
+      throw invalidArgument(`item ${first + batch.length}`, item, '{ prompt, target }')
+    }
+    batch.push(item)
+    if (batch.length < size) continue
+    yield { batch, first }
+    first += batch.length
+    batch = []
+  }
+  if (batch.length > 0) yield { batch, first }
+}
+
+/** @internal An error of a batch, which counts prompts from its first. */
+export function inStream(error: unknown, firstPrompt: number): unknown {
+  if (!(error instanceof PrismError) || firstPrompt === 0) return error
+  const message = `${error.message} (in the batch that begins with prompt ${firstPrompt} of the stream)`
+  return new PrismError(error.code, message, { ...error.details, firstPrompt }, { cause: error.cause })
+}
+
+/** A stream of attributions, reduced to one line per component. It observes; it does not prove a cause. */
+export class AttributionSummary implements Iterable<ComponentMean> {
+  readonly kind = 'observed' as const
+  /** How it was made. */
+  readonly method: Method
+  readonly provenance: Provenance
+  /** How many prompts and rows went into it. */
+  readonly prompts: number
+  readonly rows: number
+  readonly components: readonly Component[]
+  /** One line per component, in the order of `components`. */
+  readonly means: readonly ComponentMean[]
+  /** Whether the certificate of every row held. */
+  readonly certified: boolean
+  /** The largest share of its tolerance that any row used. */
+  readonly worstResidual: number
+
+  /** @internal */
+  constructor(
+    means: readonly ComponentMean[],
+    about: {
+      readonly method: Method
+      readonly provenance: Provenance
+      readonly components: readonly Component[]
+      readonly prompts: number
+      readonly rows: number
+      readonly certified: boolean
+      readonly worst: number
+    },
+  ) {
+    this.means = Object.freeze(means)
+    this.method = about.method
+    this.provenance = about.provenance
+    this.components = about.components
+    this.prompts = about.prompts
+    this.rows = about.rows
+    this.certified = about.certified
+    this.worstResidual = about.worst
+  }
+
+  /** The k components of largest |mean|, largest first. */
+  byMagnitude(k: number): ComponentMean[] {
+    return [...this.means].sort((a, b) => Math.abs(b.mean) - Math.abs(a.mean)).slice(0, k)
+  }
+
+  [Symbol.iterator](): Iterator<ComponentMean> {
+    return this.means[Symbol.iterator]()
+  }
+
+  toJSON(): Record<string, unknown> {
+    const { kind, method, provenance, prompts, rows, components, means, certified, worstResidual } = this
+    return { kind, method, provenance, prompts, rows, certified, worstResidual, components, means }
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    const line = ({ label, mean, interval: [low, high] }: ComponentMean) =>
+      `  ${label.padEnd(14)} ${mean.toFixed(4).padStart(9)}  [${low.toFixed(4)}, ${high.toFixed(4)}]`
+    const word = this.certified ? 'certified' : 'not certified'
+    return [`AttributionSummary: ${this.prompts} prompts, ${this.rows} rows, ${word}`, ...this.byMagnitude(10).map(line)].join('\n')
+  }
+}

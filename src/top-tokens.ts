@@ -1,0 +1,132 @@
+import type { Table } from 'apache-arrow'
+import { arrowTable, componentColumns } from './arrow.js'
+import { type Component, frozen } from './components.js'
+import { unknownName } from './errors.js'
+import type { NativeTopTokens } from './native.js'
+import { Observed, type Origin } from './observed.js'
+
+/** A token that a component raises or lowers. */
+export interface MovedToken {
+  readonly id: number
+  readonly text: string
+  /** What the component adds to its logit, less what it adds to the mean of all logits. */
+  readonly value: number
+}
+
+/** What one component does to the vocabulary at a row. */
+export interface ComponentTokens {
+  readonly component: Component
+  /** Raised most, largest first. */
+  readonly raised: readonly MovedToken[]
+  /** Lowered most, most negative first. */
+  readonly lowered: readonly MovedToken[]
+}
+
+/**
+ * For every component the tokens of the whole vocabulary that it raises and lowers most, the final norm held at its scale
+ * of the run. Values are against the mean over the vocabulary: what moves all logits alike does not count.
+ */
+export class TopTokens extends Observed implements Iterable<ComponentTokens[]> {
+  readonly components: readonly Component[]
+  /** Tokens each way. */
+  readonly k: number
+  readonly #native: NativeTopTokens
+
+  /** @internal */
+  constructor(native: NativeTopTokens, k: number, origin: Origin) {
+    super(native, origin)
+    this.components = frozen(native.components)
+    this.k = k
+    this.#native = native
+  }
+
+  /** Every component at one row. */
+  row(i: number): ComponentTokens[] {
+    const row = this.rowIndex(i)
+    return this.components.map((component, c) => this.#of(row, component, c))
+  }
+
+  /** One component at one row, by its label. */
+  get(i: number, label: string): ComponentTokens {
+    const row = this.rowIndex(i)
+    const c = this.components.findIndex((component) => component.label === label)
+    const component = this.components[c]
+    if (!component)
+      throw unknownName(
+        'INVALID_ARGUMENT',
+        'component',
+        String(label),
+        this.components.map((each) => each.label),
+      )
+    return this.#of(row, component, c)
+  }
+
+  *[Symbol.iterator](): Iterator<ComponentTokens[]> {
+    for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
+  }
+
+  /** A tidy Arrow table: `prompt`, `position`, `component`, `kind`, `layer`, `index`, `direction`, `rank`, `token`, `value`. */
+  toArrow(): Promise<Table> {
+    const per = 2 * this.k
+    const n = this.#native.values.length
+    const lines = (of: (row: number, c: number, j: number) => number) =>
+      Uint32Array.from({ length: n }, (_, i) =>
+        of(Math.floor(i / per / this.components.length), Math.floor(i / per) % this.components.length, i % per),
+      )
+    const spread = componentColumns(this.components, 1)
+    const at = lines((_, c) => c)
+    const widened = Object.fromEntries(
+      Object.entries(spread).map(([name, column]) => [
+        name,
+        'texts' in column
+          ? { texts: column.texts, at: at.map((c) => column.at[c] ?? 0) }
+          : 'optional' in column
+            ? { optional: Int32Array.from(at, (c) => column.optional[c] ?? -1) }
+            : column,
+      ]),
+    )
+    const columns = {
+      prompt: { numbers: lines((row) => this.rows.prompt[row] ?? 0) },
+      position: { numbers: lines((row) => this.rows.position[row] ?? 0) },
+      ...widened,
+      direction: { texts: ['raised', 'lowered'], at: lines((_, __, j) => (j < this.k ? 0 : 1)) },
+      rank: { numbers: lines((_, __, j) => j % this.k) },
+      token: { numbers: this.#native.tokens },
+      value: { numbers: this.#native.values },
+    }
+    return arrowTable(columns, this.origin, { norm: 'frozen', against: 'mean' })
+  }
+
+  toJSON(): Record<string, unknown> {
+    const { kind, provenance, components, k } = this
+    const rows = Array.from(this, (of, i) => ({
+      ...this.rowOf(i),
+      components: of.map(({ component, raised, lowered }) => ({ label: component.label, raised, lowered })),
+    }))
+    return { kind, provenance, k, components, rows }
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    const n = this.rows.prompt.length
+    const words = (tokens: readonly MovedToken[]) =>
+      tokens
+        .slice(0, 3)
+        .map(({ text }) => JSON.stringify(text))
+        .join(' ')
+    const line = ({ component, raised, lowered }: ComponentTokens) =>
+      `  ${component.label.padEnd(14)} + ${words(raised)}   − ${words(lowered)}`
+    const first = n > 0 ? this.row(0).slice(0, 10).map(line) : []
+    return [`TopTokens: ${n} rows × ${this.components.length} components, ${this.k} each way`, ...first].join('\n')
+  }
+
+  #of(row: number, component: Component, c: number): ComponentTokens {
+    const { tokens, values } = this.#native
+    const from = (row * this.components.length + c) * 2 * this.k
+    const list = (start: number) =>
+      Array.from({ length: this.k }, (_, i) => {
+        const id = tokens[start + i] ?? 0
+        return { id, text: this.origin.tokenText(id), value: values[start + i] ?? Number.NaN }
+      })
+    return { component, raised: list(from), lowered: list(from + this.k) }
+  }
+}

@@ -36,6 +36,12 @@ export declare class NativeModel {
   config(): string
   /** The columns of a result. */
   components(unit: 'layer' | 'head' | 'neuron'): Array<NativeComponent>
+  /** The hook points that the model has, in the order of the forward pass. */
+  hookNames(): Array<string>
+  /** The hook points that attribution from a run needs. */
+  attributionHooks(unit: 'layer' | 'head' | 'neuron', convention: 'default' | 'transformerlens'): Array<string>
+  /** The tokens that no text is made of: special ones, reserved ones, and ids that the tokenizer does not have. */
+  specialTokens(): Uint32Array
   /** Bytes of the weights as they are held. */
   weightBytes(): number
   /** Peak bytes of one forward pass over a prompt of this many tokens, attributed at its last position. */

@@ -19,8 +19,8 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         mlp: MlpNames::StackedExperts {
             stacking: Stacking::RowsInBlocks,
             router: "layers.{l}.block_sparse_moe.router.layer",
-            gate_up: "layers.{l}.block_sparse_moe.input_linear",
-            output: "layers.{l}.block_sparse_moe.output_linear",
+            gate_up: "layers.{l}.block_sparse_moe.input_linear.weight",
+            output: "layers.{l}.block_sparse_moe.output_linear.weight",
         },
         ..Layout::LLAMA
     };

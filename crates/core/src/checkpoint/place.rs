@@ -167,3 +167,101 @@ fn turn(block: &[f32], into: &mut [f32], rows: Vec<usize>, columns: Vec<usize>) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of numbers that all three types hold exactly, and the numbers.
+    fn numbers(dtype: Dtype, n: usize) -> (Vec<u8>, Vec<f32>) {
+        let numbers: Vec<f32> = (0..n).map(|i| (i * 7919 % 509) as f32 * 0.25 - 30.0).collect();
+        let numbers: Vec<f32> = numbers.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect();
+        let bytes = |x: &f32| match dtype {
+            Dtype::F32 => x.to_le_bytes().to_vec(),
+            Dtype::F16 => half::f16::from_f32(*x).to_le_bytes().to_vec(),
+            Dtype::BF16 => half::bf16::from_f32(*x).to_le_bytes().to_vec(),
+        };
+        (numbers.iter().flat_map(bytes).collect(), numbers)
+    }
+
+    /// A file of a few bytes and then this matrix, for as long as `f` runs.
+    fn stored(dtype: Dtype, rows: usize, columns: usize, f: impl FnOnce(Matrix, &[f32])) {
+        static NEXT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (bytes, numbers) = numbers(dtype, rows * columns);
+        let (dir, name) = (std::env::temp_dir(), format!("logit-prism-place-{}-{next}", std::process::id()));
+        std::fs::write(dir.join(&name), [b"head".to_vec(), bytes].concat()).unwrap();
+        let file = StoredFile::open(&dir, &name).unwrap();
+        std::fs::remove_file(dir.join(&name)).unwrap();
+        f(Matrix { file: &file, dtype, start: 4, rows, columns }, &numbers);
+    }
+
+    /// More than a block in each direction, exactly one, one number, and nothing.
+    const SHAPES: [(usize, usize); 9] =
+        [(3, 5), (1, 1), (0, 4), (4, 0), (70, 2100), (2100, 70), (64, 1024), (2, BLOCK + 3), (BLOCK + 3, 2)];
+
+    #[test]
+    fn a_copy_is_the_matrix() {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            for (rows, columns) in SHAPES {
+                stored(dtype, rows, columns, |matrix, numbers| {
+                    let mut buffer = vec![f32::NAN; rows * columns];
+                    matrix.copy(&mut buffer).unwrap();
+                    assert_eq!(buffer, numbers, "{dtype:?} {rows} × {columns}");
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn every_element_lies_where_the_axes_say_and_nothing_else_is_touched() {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            for (rows, columns) in SHAPES {
+                let width = rows + 3; // of a row of the buffer, where the matrix is turned
+                let turned = (Axis::Even { start: 2, step: 1 }, Axis::Even { start: 0, step: width });
+                let backwards = Axis::Listed((0..rows).rev().collect());
+                let wide = columns + 1;
+                let listed = Axis::Listed((0..columns).map(|c| columns - c).collect());
+                for (to_row, to_column, size) in [
+                    (turned.0, turned.1.clone(), width * columns),
+                    (backwards, turned.1, width * columns),
+                    (Axis::Even { start: 1, step: wide }, Axis::Even { start: 0, step: 1 }, 1 + wide * rows),
+                    (Axis::Even { start: 0, step: wide }, listed, wide * rows),
+                ] {
+                    stored(dtype, rows, columns, |matrix, numbers| {
+                        let (mut found, mut expected) = (vec![-1.0; size], vec![-1.0; size]);
+                        for r in 0..rows {
+                            (0..columns)
+                                .for_each(|c| expected[to_row.at(r) + to_column.at(c)] = numbers[r * columns + c]);
+                        }
+                        matrix.place(&mut found, &to_row, &to_column).unwrap();
+                        assert!(found == expected, "{dtype:?} {rows} × {columns}, {to_row:?}, {to_column:?}");
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn some_rows_are_a_matrix() {
+        stored(Dtype::BF16, 7, 3, |matrix, numbers| {
+            let some = matrix.rows(2..6).rows(1..3);
+            let mut buffer = [0.0; 6];
+            some.copy(&mut buffer).unwrap();
+            assert_eq!((some.rows, &buffer[..]), (2, &numbers[9..15]));
+        });
+    }
+
+    #[test]
+    fn equal_numbers_are_equal_in_any_type() {
+        for (rows, columns) in [(2, 3), (3, BLOCK)] {
+            stored(Dtype::F32, rows, columns, |wide, _| {
+                stored(Dtype::BF16, rows, columns, |narrow, _| assert!(wide.equals(&narrow).unwrap()));
+                stored(Dtype::F32, rows + 1, columns, |longer, _| {
+                    assert!(wide.equals(&longer.rows(0..rows)).unwrap());
+                    assert!(!wide.equals(&longer.rows(1..rows + 1)).unwrap());
+                });
+            });
+        }
+    }
+}

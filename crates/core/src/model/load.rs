@@ -225,7 +225,7 @@ impl<'a> Loader<'a> {
         let gated = |names: [&str; 3], e: usize| {
             self.gated_from(names.map(|name| at(name).replace("{e}", &e.to_string())), width)
         };
-        match (kind, c.layout.mlp) {
+        match (kind, self.mlp_names(l)) {
             (MlpKind::Plain, MlpNames::Plain([input, output])) => Ok(Mlp::Plain {
                 input: self.linear(&at(input), c.d_model, width, bias)?,
                 activation: c.activation,
@@ -251,6 +251,18 @@ impl<'a> Loader<'a> {
                 let problem = format!("{kind:?} cannot be read from {names:?}");
                 Err(PrismError::Internal { place: format!("family {}", c.family), problem })
             }
+        }
+    }
+
+    /// The family's names, or those of stacked experts where the checkpoint has them.
+    fn mlp_names(&self, l: usize) -> MlpNames {
+        let layout = &self.config.layout;
+        let is_there = |name: &str| self.checkpoint.contains(&format!("{}{}", self.prefix, Layout::at(name, l)));
+        match layout.stacked {
+            Some([router, gate_up, output]) if is_there(gate_up) => {
+                MlpNames::StackedExperts { stacking: Stacking::RowsInBlocks, router, gate_up, output }
+            }
+            _ => layout.mlp,
         }
     }
 

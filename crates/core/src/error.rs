@@ -31,7 +31,7 @@ pub enum PrismError {
     TensorUnexpected { tensors: Vec<String> },
     #[error("tensor {tensor} has shape {found:?}; the config asks for {expected:?}")]
     TensorShape { tensor: String, found: Vec<usize>, expected: Vec<usize> },
-    #[error("tensor {tensor} is stored as {found}; expected F32, F16 or BF16")]
+    #[error("tensor {tensor} is stored as {found}; expected F32, F16 or BF16{}", quantised(.found))]
     TensorDtype { tensor: String, found: String },
     #[error(
         "{file} is a pickle, which can run code when it is read, and is never opened; convert the checkpoint to model.safetensors (transformers: save_pretrained)"
@@ -177,6 +177,15 @@ impl From<candle_core::Error> for PrismError {
 
 fn count(items: &[String], noun: &str) -> String {
     format!("{} {noun}{}", items.len(), if items.len() == 1 { "" } else { "s" })
+}
+
+/// Whether numbers of a type may be codes of quantised weights: integers and the smallest floats.
+pub(crate) fn is_code(dtype: &str) -> bool {
+    ["I", "U", "F4", "F6", "F8"].iter().any(|start| dtype.starts_with(start))
+}
+
+fn quantised(dtype: &str) -> &'static str {
+    if is_code(dtype) { ": quantised weights are not read; take the checkpoint that they were made from" } else { "" }
 }
 
 fn preview(items: &[String]) -> String {

@@ -5,7 +5,7 @@ mod common;
 
 use common::*;
 use logit_prism_core::cancel::Cancel;
-use logit_prism_core::checkpoint::{Dtype, StoredFile};
+use logit_prism_core::checkpoint::{StoredFile, read_small};
 use logit_prism_core::run::Job;
 use logit_prism_core::session::{LoadOptions, Session};
 use logit_prism_core::{PrismError, Result};
@@ -14,8 +14,11 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// `CHECKPOINT_INVALID` because of what `found` says.
 #[track_caller]
@@ -51,6 +54,61 @@ fn pipes_and_directories_are_no_files() {
     fs::remove_file(&shard).unwrap();
     assert!(Command::new("mkfifo").arg(&shard).status().unwrap().success());
     invalid(refusal_in_time(&dir.0), "not a regular file");
+}
+
+/// What takes the place of a file by a rename, over and over, until the returned flag is set.
+fn swapped(a: PathBuf, b: PathBuf, place: PathBuf) -> (Arc<AtomicBool>, JoinHandle<()>) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let swap = move || {
+        for i in 0.. {
+            if stopped.load(Ordering::Relaxed) {
+                break;
+            }
+            let (from, spare) = if i % 2 == 0 { (&a, a.with_extension("new")) } else { (&b, b.with_extension("new")) };
+            let _ = fs::hard_link(from, &spare).or_else(|_| symlink(fs::read_link(from)?, &spare));
+            let _ = fs::rename(&spare, &place);
+        }
+    };
+    (stop, std::thread::spawn(swap))
+}
+
+/// A file whose place is taken by `other` between the look at it and its opening: opened 20,000 times, it is found to be
+/// one of the two each time, and never waited for.
+fn race(other: impl FnOnce(&Path)) -> Vec<Result<u64>> {
+    let dir = TempDir::new();
+    dir.write("file", "0123456789");
+    other(&dir.join("other"));
+    dir.write("place", "0123456789");
+    let (stop, swapping) = swapped(dir.join("file"), dir.join("other"), dir.join("place"));
+    let (sent, received) = channel();
+    let path = dir.0.clone();
+    std::thread::spawn(move || {
+        let open = |_| StoredFile::open(&path, "place").map(|file| file.length);
+        sent.send((0..20_000).map(open).collect::<Vec<_>>())
+    });
+    let outcomes = received.recv_timeout(Duration::from_secs(30));
+    stop.store(true, Ordering::Relaxed);
+    swapping.join().unwrap();
+    outcomes.expect("opening waits for a pipe")
+}
+
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+    let outcomes = race(|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()));
+    let opened = outcomes.iter().filter(|o| o.is_ok()).count();
+    assert!(opened > 100 && opened < 19_900, "{opened} of 20000: there was no race");
+    outcomes.into_iter().filter_map(|o| o.err()).for_each(|e| invalid(e, "not a regular file"));
+}
+
+#[test]
+fn a_link_in_the_place_of_a_file_is_not_followed() {
+    let secret = TempDir::new();
+    secret.write("secret", "longer than the file");
+    let outcomes = race(|path| symlink(secret.join("secret"), path).unwrap());
+    let opened: Vec<u64> = outcomes.iter().flatten().copied().collect();
+    assert!(opened.len() > 100 && opened.len() < 19_900, "{} of 20000: there was no race", opened.len());
+    assert!(opened.iter().all(|length| *length == 10), "a link out of the directory was followed");
 }
 
 // ---- links ----
@@ -127,26 +185,21 @@ fn a_link_that_leaves_blobs_by_a_second_link_is_refused() {
 // ---- reading ----
 
 #[test]
-fn ranges_are_read_in_blocks_and_converted() {
+fn ranges_are_read_in_blocks() {
     let dir = TempDir::new();
-    // 1 MiB and 3 more f32, so that the last block is short
-    let values: Vec<f32> = (0..(1 << 18) + 3).map(|i| i as f32 * 0.5 - 7.0).collect();
-    let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    dir.write("x", [b"head", &bytes[..]].concat());
+    let bytes: Vec<u8> = (0..(1 << 20) + 16).map(|i| (i % 251) as u8).collect(); // so that the last block is short
+    dir.write("x", &bytes);
     let file = StoredFile::open(&dir.0, "x").unwrap();
-    assert_eq!((file.name.as_str(), file.length), ("x", bytes.len() as u64 + 4));
-    assert_eq!(file.read_f32(4..file.length, Dtype::F32).unwrap(), values);
-    assert_eq!(file.read_f32(8..16, Dtype::F32).unwrap(), values[1..3]);
-    assert!(file.read_f32(4..4, Dtype::F32).unwrap().is_empty());
-    let mut sizes = Vec::new();
-    file.blocks(0..file.length, |block| sizes.push(block.len())).unwrap();
-    assert_eq!(sizes, [1 << 20, 16]);
-    assert_eq!(error(file.read_f32(4..file.length + 4, Dtype::F32)).code(), "IO_ERROR");
-    // 1.5, −2 and the smallest half, by their bits; 1.5 and −2 as bfloat16
-    dir.write("h", [0x3e00u16, 0xc000, 0x0001, 0x3fc0, 0xc000].map(u16::to_le_bytes).concat());
-    let halves = StoredFile::open(&dir.0, "h").unwrap();
-    assert_eq!(halves.read_f32(0..6, Dtype::F16).unwrap(), [1.5, -2.0, 2f32.powi(-24)]);
-    assert_eq!(halves.read_f32(6..10, Dtype::BF16).unwrap(), [1.5, -2.0]);
+    assert_eq!((file.name.as_str(), file.length), ("x", bytes.len() as u64));
+    let (mut sizes, mut read) = (Vec::new(), Vec::<u8>::new());
+    let each = |block: &[u8]| {
+        sizes.push(block.len());
+        read.extend(block);
+    };
+    file.blocks(0..file.length, each).unwrap();
+    assert_eq!((sizes, read == bytes), (vec![1 << 20, 16], true));
+    file.blocks(5..5, |_| panic!("nothing to read")).unwrap();
+    assert_eq!(error(file.blocks(4..file.length + 4, |_| ())).code(), "IO_ERROR");
 }
 
 // ---- change ----
@@ -175,6 +228,29 @@ fn a_file_that_changed_since_it_was_opened_is_noticed() {
         change(&dir.join("x"));
         invalid(error(file.check_unchanged()), "changed while it was read");
     }
+}
+
+#[test]
+fn a_small_file_that_changes_while_it_is_read_is_noticed() {
+    let dir = TempDir::new();
+    let path = dir.join("x");
+    fs::write(&path, vec![b' '; 1 << 20]).unwrap();
+    let stop = AtomicBool::new(false);
+    let noticed = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = OpenOptions::new().write(true).open(&path).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                file.set_len((1 << 20) + 1).unwrap();
+                file.set_len(1 << 20).unwrap();
+            }
+        });
+        let read = || read_small(&path, 2 << 20, |found| panic!("{found}"));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let noticed = std::iter::from_fn(|| (Instant::now() < deadline).then(read)).find_map(|read| read.err());
+        stop.store(true, Ordering::Relaxed);
+        noticed
+    });
+    invalid(noticed.expect("no change was noticed"), "changed while it was read");
 }
 
 #[test]

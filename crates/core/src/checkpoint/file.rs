@@ -1,14 +1,14 @@
 //! One file of a checkpoint: opened once, read by position into owned memory, and checked not to change meanwhile.
 //! Never mapped: a mapping of a file that somebody truncates kills the process.
 
-use super::header::Dtype;
 use crate::error::{PrismError, Result};
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::ErrorKind;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// How much is read at a time while converting.
+/// How much is read at a time while hashing.
 const BLOCK: usize = 1 << 20;
 
 /// An open file and what it looked like when it was opened.
@@ -23,12 +23,12 @@ pub struct StoredFile {
     identity: Identity,
 }
 
-/// Length, inode and modification time of a file.
+/// Device, inode, length and modification time of a file.
 #[derive(Debug, PartialEq)]
-struct Identity(u64, u64, i64, i64);
+struct Identity([u64; 3], i64, i64);
 
-fn identity(meta: &std::fs::Metadata) -> Identity {
-    Identity(meta.len(), meta.ino(), meta.mtime(), meta.mtime_nsec())
+fn identity(meta: &Metadata) -> Identity {
+    Identity([meta.dev(), meta.ino(), meta.len()], meta.mtime(), meta.mtime_nsec())
 }
 
 impl StoredFile {
@@ -37,11 +37,17 @@ impl StoredFile {
     /// # Errors
     /// `CHECKPOINT_INVALID` where it is no regular file or a link that leaves the repository, `IO_ERROR`.
     pub fn open(dir: &Path, name: &str) -> Result<Self> {
-        let path = dir.join(name);
-        check_regular(&path)?;
-        let file = File::open(&path).map_err(PrismError::io(&path, "open"))?;
-        let meta = file.metadata().map_err(PrismError::io(&path, "look at"))?;
+        Self::open_path(dir.join(name), name)
+    }
+
+    fn open_path(path: PathBuf, name: &str) -> Result<Self> {
+        let (file, meta) = open_regular(&path)?;
         Ok(StoredFile { name: name.into(), length: meta.len(), identity: identity(&meta), path, file })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Fills `buffer` from `offset` on.
@@ -69,16 +75,6 @@ impl StoredFile {
             offset += n as u64;
         }
         Ok(())
-    }
-
-    /// The numbers of a range as f32; one block beside the result is all the memory it takes.
-    ///
-    /// # Errors
-    /// `IO_ERROR`.
-    pub fn read_f32(&self, range: Range<u64>, dtype: Dtype) -> Result<Vec<f32>> {
-        let mut values = Vec::with_capacity(((range.end - range.start) / dtype.size() as u64) as usize);
-        self.blocks(range, |block| dtype.extend_f32(block, &mut values))?;
-        Ok(values)
     }
 
     /// That length, inode and time are what they were.
@@ -110,33 +106,51 @@ pub(super) fn invalid(path: &Path, found: impl Into<String>, expected: impl Into
 /// # Errors
 /// `CHECKPOINT_MISSING`, `CHECKPOINT_INVALID`, `IO_ERROR`, and `too_large`'s.
 pub fn read_small(path: &Path, max: u64, too_large: impl FnOnce(String) -> PrismError) -> Result<Vec<u8>> {
-    check_regular(path)?;
-    let file = File::open(path).map_err(PrismError::io(path, "open"))?;
-    let mut bytes = Vec::new();
-    // one byte more than allowed is enough to know, whatever length the file claims
-    let limited = std::io::Read::take(&file, max + 1);
-    std::io::copy(&mut { limited }, &mut bytes).map_err(PrismError::io(path, "read"))?;
-    if bytes.len() as u64 > max { Err(too_large(format!("larger than {max} bytes"))) } else { Ok(bytes) }
+    let file = StoredFile::open_path(path.into(), "")?;
+    if file.length > max {
+        return Err(too_large(format!("larger than {max} bytes")));
+    }
+    let mut bytes = vec![0; file.length as usize];
+    file.read_at(&mut bytes, 0)?;
+    file.check_unchanged()?;
+    Ok(bytes)
 }
 
-/// A regular file (opening a pipe would wait for ever), and no link out of the repository: the only links allowed lead
-/// into the `blobs` folder of the same Hugging Face cache entry, `<repo>/snapshots/<commit>/name → <repo>/blobs/…`.
-fn check_regular(path: &Path) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let meta = match std::fs::symlink_metadata(path) {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(missing(path)),
-        Err(e) => return Err(PrismError::io(path, "look at")(e)),
+/// Opens a regular file that is no link out of the repository: the only links allowed lead into the `blobs` folder of
+/// the same Hugging Face cache entry, `<repo>/snapshots/<commit>/name → <repo>/blobs/…`.
+///
+/// Opening a pipe would wait for ever, so what is there is looked at first; and because it may be another thing by the
+/// time it is opened, it is opened without waiting and without following links, and looked at again.
+fn open_regular(path: &Path) -> Result<(File, Metadata)> {
+    let look = |path: &Path| match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Err(missing(path)),
+        found => found.map_err(PrismError::io(path, "look at")),
     };
-    if !meta.is_symlink() {
-        return if meta.is_file() { Ok(()) } else { Err(invalid(path, "not a regular file", "a regular file")) };
+    let no_file = || invalid(path, "not a regular file", "a regular file");
+    let mut target = path.to_path_buf();
+    if look(path)?.is_symlink() {
+        target = path.canonicalize().map_err(PrismError::io(path, "follow the link"))?;
+        let dir = path.parent().unwrap_or(Path::new(".")).canonicalize().ok();
+        let blobs = dir.as_deref().and_then(|dir| Some(dir.parent()?.parent()?.join("blobs")));
+        if blobs.as_deref() != target.parent() || !look(&target)?.is_file() {
+            let found = format!("a link to {}", target.display());
+            return Err(invalid(path, found, "a file, or a link into the same repository's blobs"));
+        }
     }
-    let target = path.canonicalize().map_err(PrismError::io(path, "follow the link"))?;
-    let blobs = dir.canonicalize().ok().and_then(|d| Some(d.parent()?.parent()?.join("blobs")));
-    if blobs.as_deref() == target.parent() && target.is_file() {
-        return Ok(());
+    let before = look(&target)?;
+    if !before.is_file() {
+        return Err(no_file());
     }
-    Err(invalid(path, format!("a link to {}", target.display()), "a file, or a link into the same repository's blobs"))
+    let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(&target);
+    let file = match open {
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => return Err(no_file()),
+        opened => opened.map_err(PrismError::io(path, "open"))?,
+    };
+    let meta = file.metadata().map_err(PrismError::io(path, "look at"))?;
+    if !meta.is_file() {
+        return Err(no_file());
+    }
+    Ok((file, meta))
 }
 
 fn missing(path: &Path) -> PrismError {

@@ -2,6 +2,7 @@
 //! object of entries, the data. Everything in it is checked before it is used.
 
 use super::file::StoredFile;
+use super::foreign::recognised;
 use crate::error::Result;
 use crate::strict_json::UniqueMap;
 use serde::Deserialize;
@@ -117,7 +118,8 @@ impl Header {
         let length = u64::from_le_bytes(length);
         let limit = MAX_HEADER.min(file.length - 8);
         if length > limit {
-            return Err(file.invalid(format!("a header of {length} bytes"), format!("at most {limit}")));
+            let other = || file.invalid(format!("a header of {length} bytes"), format!("at most {limit}"));
+            return Err(recognised(file).unwrap_or_else(other)); // no other format begins with so small a number
         }
         let mut json = vec![0; length as usize];
         file.read_at(&mut json, 8)?;

@@ -9,8 +9,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const SINGLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 const MAX_INDEX: u64 = 16 << 20;
 
 /// The files of a checkpoint and, for shards, which tensors each must hold.
@@ -36,7 +36,8 @@ pub(super) fn shards(dir: &Path) -> Result<Shards> {
     if has(INDEX) {
         return read_index(&dir.join(INDEX));
     }
-    Err(nothing_to_read(dir))
+    std::fs::read_dir(dir).map_err(PrismError::io(dir, "read the directory"))?;
+    Err(PrismError::CheckpointMissing { path: dir.display().to_string(), missing: SINGLE.into() })
 }
 
 fn read_index(path: &Path) -> Result<Shards> {
@@ -88,20 +89,5 @@ impl Shards {
                 "only tensors that are there",
             )),
         }
-    }
-}
-
-/// Why there is nothing to read: an unreadable or missing directory, only pickles, or nothing of the kind.
-fn nothing_to_read(dir: &Path) -> PrismError {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) => return PrismError::io(dir, "read the directory")(e),
-    };
-    let is_pickle = |name: &str| [".bin", ".pt", ".pth", ".pkl", ".ckpt"].iter().any(|end| name.ends_with(end));
-    let mut names: Vec<_> = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    match names.iter().find(|name| is_pickle(name)) {
-        Some(name) => PrismError::PickleRefused { file: dir.join(name).display().to_string() },
-        None => PrismError::CheckpointMissing { path: dir.display().to_string(), missing: SINGLE.into() },
     }
 }

@@ -1,15 +1,19 @@
 //! A directory of safetensors as named tensors: limits, index, shards, conversion to f32. Reads; computes nothing.
 
 mod file;
+mod foreign;
 mod header;
 mod hub;
 mod index;
+mod place;
 
 pub use file::{StoredFile, read_small};
+pub use foreign::check_format;
 pub use header::{Dtype, Header, TensorEntry};
 pub use hub::locate;
+pub use place::{Axis, Matrix};
 
-use crate::error::{PrismError, Result};
+use crate::error::{PrismError, Result, is_code};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -30,17 +34,15 @@ impl Checkpoint {
     /// where a rule about files, headers or the index is broken, `IO_ERROR`.
     pub fn open(dir: &Path) -> Result<Self> {
         let mut checkpoint = Checkpoint { files: Vec::new(), tensors: BTreeMap::new(), consumed: Mutex::default() };
+        check_format(dir)?;
         let shards = index::shards(dir)?;
         for name in shards.files() {
             let file = StoredFile::open(dir, name)?;
             let header = Header::read(&file)?;
             shards.check(name, &header)?;
             let position = checkpoint.files.len();
-            for (tensor, entry) in header.tensors {
-                if checkpoint.tensors.insert(tensor.clone(), (position, entry)).is_some() {
-                    return Err(file.invalid(format!("tensor {tensor} stands in two shards"), "each tensor once"));
-                }
-            }
+            // no shard holds a tensor of another one: the index names one for each, and agrees with every header
+            checkpoint.tensors.extend(header.tensors.into_iter().map(|(name, entry)| (name, (position, entry))));
             checkpoint.files.push(file);
         }
         Ok(checkpoint)
@@ -51,43 +53,52 @@ impl Checkpoint {
         self.tensors.contains_key(name)
     }
 
-    /// A tensor's values in f32 (F16 and BF16 convert exactly), row-major. Its shape is compared before anything is
-    /// allocated.
+    /// A tensor as a matrix that can be read, once type and shape are what they should be.
     ///
     /// # Errors
-    /// `TENSOR_MISSING`, `TENSOR_SHAPE`, `TENSOR_DTYPE`, `IO_ERROR`.
-    pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let Some((file, entry)) = self.tensors.get(name) else {
-            return Err(PrismError::TensorMissing { tensor: name.into(), expected: shape.into() });
+    /// `TENSOR_MISSING`, `TENSOR_DTYPE`, `TENSOR_SHAPE`.
+    pub fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix<'_>> {
+        let Some((file, entry)) = self.tensors.get(name) else { return Err(self.missing(name, shape)) };
+        let Some(dtype) = Dtype::by_name(&entry.dtype) else {
+            return Err(PrismError::TensorDtype { tensor: name.into(), found: entry.dtype.clone() });
         };
         if entry.shape != shape {
             let (found, expected) = (entry.shape.clone(), shape.into());
             return Err(PrismError::TensorShape { tensor: name.into(), found, expected });
         }
-        let Some(dtype) = Dtype::by_name(&entry.dtype) else {
-            return Err(PrismError::TensorDtype { tensor: name.into(), found: entry.dtype.clone() });
-        };
         self.consumed().insert(name.into());
-        self.files[*file].read_f32(entry.range.clone(), dtype)
+        let columns = shape.last().copied().unwrap_or(1);
+        let rows = shape.iter().rev().skip(1).product();
+        Ok(Matrix { file: &self.files[*file], dtype, start: entry.range.start, rows, columns })
     }
 
-    /// Bytes of all weights in f32.
-    pub fn weight_bytes(&self, is_harmless: impl Fn(&str) -> bool) -> u64 {
-        let weights = self.tensors.iter().filter(|(name, _)| !is_harmless(name));
-        weights.map(|(_, (_, entry))| 4 * entry.shape.iter().product::<usize>() as u64).sum()
+    /// Why a tensor is not there. Quantised weights lie under longer names (`x.qweight`, `x_blocks`) as other types:
+    /// then the type is the reason.
+    fn missing(&self, name: &str, shape: &[usize]) -> PrismError {
+        let stem = name.strip_suffix(".weight").unwrap_or(name);
+        let longer = self.tensors.range(stem.to_string()..).take_while(|(other, _)| other.starts_with(stem));
+        match longer.map(|(other, (_, entry))| (other, &entry.dtype)).find(|(_, dtype)| is_code(dtype)) {
+            Some((tensor, found)) => PrismError::TensorDtype { tensor: tensor.clone(), found: found.clone() },
+            None => PrismError::TensorMissing { tensor: name.into(), expected: shape.into() },
+        }
     }
 
-    /// Ends loading: nothing may be left over but tensors that hold no weights, and no file may have changed meanwhile.
+    /// That nothing was left over but tensors that hold no weights.
     ///
     /// # Errors
-    /// `TENSOR_UNEXPECTED`, `CHECKPOINT_INVALID`.
-    pub fn finish(&self, is_harmless: impl Fn(&str) -> bool) -> Result<()> {
+    /// `TENSOR_UNEXPECTED`.
+    pub fn check_all_used(&self, is_harmless: impl Fn(&str) -> bool) -> Result<()> {
         let consumed = self.consumed();
         let left = |name: &&String| !consumed.contains(*name) && !is_harmless(name);
         let tensors: Vec<String> = self.tensors.keys().filter(left).cloned().collect();
-        if !tensors.is_empty() {
-            return Err(PrismError::TensorUnexpected { tensors });
-        }
+        if tensors.is_empty() { Ok(()) } else { Err(PrismError::TensorUnexpected { tensors }) }
+    }
+
+    /// That no file has changed since it was opened.
+    ///
+    /// # Errors
+    /// `CHECKPOINT_INVALID`, `IO_ERROR`.
+    pub fn check_unchanged(&self) -> Result<()> {
         self.files.iter().try_for_each(StoredFile::check_unchanged)
     }
 

@@ -30,6 +30,9 @@ pub struct Layout {
     pub attn_out: &'static str,
     /// The MLP.
     pub mlp: MlpNames,
+    /// Router, gate and up, and out of all experts as transformers 5 holds them, [`Stacking::RowsInBlocks`]; it saves
+    /// them so with `save_original_format=False`. Taken where a checkpoint has them.
+    pub stacked: Option<[&'static str; 3]>,
     /// The expert that every token gets.
     pub shared_expert: Option<SharedExpertNames>,
     /// Norm before the unembedding.
@@ -79,9 +82,9 @@ pub enum MlpNames {
         stacking: Stacking,
         /// [n_experts, d_model]
         router: &'static str,
-        /// Gate and up.
+        /// Gate and up; the whole name.
         gate_up: &'static str,
-        /// Out.
+        /// Out; the whole name.
         output: &'static str,
     },
 }
@@ -131,6 +134,7 @@ impl Layout {
         sinks: None,
         attn_out: "layers.{l}.self_attn.o_proj",
         mlp: MlpNames::Gated(["layers.{l}.mlp.gate_proj", "layers.{l}.mlp.up_proj", "layers.{l}.mlp.down_proj"]),
+        stacked: None,
         shared_expert: None,
         ln_final: "norm",
         unembed: "lm_head",

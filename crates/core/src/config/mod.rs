@@ -6,11 +6,13 @@
 mod common;
 mod families;
 mod layout;
+mod quantization;
 mod raw;
 mod rope;
 mod spec;
 
 pub use layout::{Layout, MlpNames, Orientation, Qkv, SharedExpertNames, Stacking};
+pub use quantization::check_files as check_not_quantised;
 pub use raw::RawConfig;
 pub use spec::*;
 
@@ -110,6 +112,7 @@ impl ModelConfig {
     /// another than the ones implemented, or where a key is neither read nor known to be harmless (unless
     /// `allow_unknown`).
     pub fn resolve(raw: RawConfig, allow_unknown: bool) -> Result<Self> {
+        quantization::check(&raw)?;
         let model_type = raw.text("model_type")?.ok_or_else(|| raw.invalid("model_type", "missing", "a model type"))?;
         let family = families::find(&raw, &model_type)?;
         raw.must_be_off("is_encoder_decoder", "only decoders are implemented")?;

@@ -5,39 +5,65 @@ use super::attention::score_rule;
 use super::{
     Attention, Block, Embed, Experts, Gated, Linear, Mlp, NormLayer, QkNorms, SharedExpert, Transformer, Unembed,
 };
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Axis, Checkpoint, Matrix};
 use crate::config::{
     ClampedSwiglu, Gain, Layout, MlpKind, MlpNames, ModelConfig, Norm, Orientation, Positions, QkNorm, QkSpan, Qkv,
     Stacking,
 };
 use crate::error::{PrismError, Result};
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
-/// Builds the model; `progress` is called with the layers done after each one.
+/// Bytes of the model's weights in f32, once it is known that the checkpoint holds them all, in the right shapes and
+/// types, and nothing else. Reads nothing but what [`Checkpoint::open`] has read.
 ///
 /// # Errors
-/// `TENSOR_MISSING`, `TENSOR_SHAPE`, `TENSOR_DTYPE`, `TENSOR_UNEXPECTED`, `CHECKPOINT_INVALID`, `IO_ERROR`, and what
-/// `progress` returns.
+/// `TENSOR_MISSING`, `TENSOR_SHAPE`, `TENSOR_DTYPE`, `TENSOR_UNEXPECTED`.
+pub fn weight_bytes(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<u64> {
+    let planned = AtomicU64::new(0);
+    let loader = Loader { planned: Some(&planned), ..Loader::new(config, checkpoint, &Device::Cpu) };
+    loader.embed()?;
+    (0..config.n_layers).try_for_each(|l| loader.block(l).map(drop))?;
+    loader.norm(config.layout.ln_final)?;
+    loader.unembed()?;
+    loader.unembed_bias()?;
+    checkpoint.check_all_used(|name| config.layout.is_harmless(name, config.n_layers))?;
+    Ok(planned.into_inner())
+}
+
+/// Bytes that loading takes beside the weights, on `threads` threads.
+pub fn transient_bytes(threads: usize) -> u64 {
+    Matrix::scratch_bytes(threads)
+}
+
+/// Builds the model, a layer on each thread of the pool it runs in; `progress` is called with the layers done after
+/// each one, never twice at once.
+///
+/// # Errors
+/// Those of [`weight_bytes`] but `TENSOR_UNEXPECTED`, `CHECKPOINT_INVALID`, `IO_ERROR`, and what `progress` returns.
 pub fn load(
     config: ModelConfig,
     checkpoint: &Checkpoint,
     device: &Device,
-    mut progress: impl FnMut(usize) -> Result<()>,
+    progress: impl Fn(usize) -> Result<()> + Sync,
 ) -> Result<Transformer> {
-    let layout = &config.layout;
-    let has = |prefix: &&&str| checkpoint.contains(&format!("{prefix}{}", layout.embed));
-    let prefix = layout.prefixes.iter().find(has).copied().unwrap_or("");
-    let loader = Loader { config: &config, checkpoint, prefix, device };
-
+    let loader = Loader::new(&config, checkpoint, device);
     let embed = loader.embed()?;
-    let mut blocks = Vec::new();
-    for l in 0..config.n_layers {
-        blocks.push(loader.block(l)?);
-        progress(l + 1)?;
-    }
-    let ln_final = loader.norm(layout.ln_final)?;
-    let unembed = loader.unembed(&embed)?;
-    checkpoint.finish(|name| layout.is_harmless(name, config.n_layers))?;
+    let done = Mutex::new(0);
+    let block = |l| {
+        let block = loader.block(l)?;
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        *done += 1;
+        progress(*done)?;
+        Ok(block)
+    };
+    let blocks = (0..config.n_layers).into_par_iter().map(block).collect::<Result<_>>()?;
+    let ln_final = loader.norm(config.layout.ln_final)?;
+    let unembed = loader.unembed()?.unwrap_or_else(|| embed.tokens.clone());
+    let unembed = Unembed::new(unembed, loader.unembed_bias()?, config.logit_scale, config.logit_cap);
+    checkpoint.check_unchanged()?;
     Ok(Transformer { embed, blocks, ln_final, unembed, device: device.clone(), config })
 }
 
@@ -46,15 +72,48 @@ struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     prefix: &'a str,
     device: &'a Device,
+    /// While this is there, tensors are asked for and counted here, and none is read.
+    planned: Option<&'a AtomicU64>,
 }
 
-impl Loader<'_> {
+/// A stored matrix and where its elements go in a weight.
+struct Part<'a> {
+    matrix: Matrix<'a>,
+    rows: Axis,
+    columns: Axis,
+}
+
+/// Some outputs of a linear layer: the name of their tensors, their number, and which columns of the whole they become.
+struct Outputs {
+    name: String,
+    n: usize,
+    to: Axis,
+}
+
+/// One after the other, from `start` on.
+fn from(start: usize) -> Axis {
+    every(start, 1)
+}
+
+fn every(start: usize, step: usize) -> Axis {
+    Axis::Even { start, step }
+}
+
+impl<'a> Loader<'a> {
+    fn new(config: &'a ModelConfig, checkpoint: &'a Checkpoint, device: &'a Device) -> Self {
+        let layout = &config.layout;
+        let has = |prefix: &&&str| checkpoint.contains(&format!("{prefix}{}", layout.embed));
+        let prefix = layout.prefixes.iter().find(has).copied().unwrap_or("");
+        Loader { config, checkpoint, prefix, device, planned: None }
+    }
+
     fn embed(&self) -> Result<Embed> {
         let c = self.config;
         let positions = match (&c.positions, c.layout.pos_embed) {
             (Positions::Learned { offset }, Some(name)) => {
-                let table = self.tensor(name, &[offset + c.n_context, c.d_model])?;
-                Some(table.narrow(0, *offset, c.n_context)?.contiguous()?)
+                let end = offset + c.n_context;
+                let table = self.matrix(name, &[end, c.d_model])?.rows(*offset..end);
+                Some(self.made(&[c.n_context, c.d_model], |buffer| table.copy(buffer))?)
             }
             _ => None,
         };
@@ -109,25 +168,24 @@ impl Loader<'_> {
     /// Queries, keys and values side by side, in this order.
     fn qkv(&self, l: usize) -> Result<Linear> {
         let c = self.config;
-        let (q, kv, bias) = (c.n_heads * c.d_head, c.n_key_value_heads * c.d_head, c.biases.qkv);
-        let fused = |name: &str| self.linear(&Layout::at(name, l), c.d_model, q + 2 * kv, bias);
-        match c.layout.qkv {
-            Qkv::Split(names) => {
-                let part = |(name, width): (&&str, usize)| self.linear(&Layout::at(name, l), c.d_model, width, bias);
-                side_by_side(&names.iter().zip([q, kv, kv]).map(part).collect::<Result<Vec<_>>>()?)
+        let (q, kv) = (c.n_heads * c.d_head, c.n_key_value_heads * c.d_head);
+        let fused = |name: &str, to: Axis| vec![Outputs { name: Layout::at(name, l), n: q + 2 * kv, to }];
+        let outputs = match c.layout.qkv {
+            Qkv::Split([q_name, k_name, v_name]) => {
+                side_by_side([(q_name, q), (k_name, kv), (v_name, kv)].map(|(name, n)| (Layout::at(name, l), n)))
             }
-            Qkv::Fused(name) => fused(name),
+            Qkv::Fused(name) => fused(name, from(0)),
             Qkv::ByGroup(name) => {
                 let group = c.n_heads / c.n_key_value_heads + 2; // its queries, its key, its value
                 let kind = |head: usize| (head % group + 3).saturating_sub(group);
-                self.permuted(fused(name)?, &in_order(c.n_heads + 2 * c.n_key_value_heads, c.d_head, kind))
+                fused(name, in_order(c.n_heads + 2 * c.n_key_value_heads, c.d_head, kind))
             }
             Qkv::InFourBlocks(name) => {
                 let heads = c.n_heads / 4; // of a block: its queries, values, keys
-                let order = in_order(3 * c.n_heads, c.d_head, |head| [0, 2, 1][head % (3 * heads) / heads]);
-                self.permuted(fused(name)?, &order)
+                fused(name, in_order(3 * c.n_heads, c.d_head, |head| [0, 2, 1][head % (3 * heads) / heads]))
             }
-        }
+        };
+        self.joined(&outputs, c.d_model, c.biases.qkv)
     }
 
     fn qk_norms(&self, norm: QkNorm, l: usize) -> Result<QkNorms> {
@@ -139,8 +197,12 @@ impl Loader<'_> {
                 QkSpan::HeadOwnGain => vec![heads, c.d_head],
                 QkSpan::AllHeads => vec![heads * c.d_head],
                 QkSpan::HeadSplitGain => {
-                    let one = |h| self.tensor(&format!("{name}.{h}.weight"), &[c.d_head]);
-                    let gamma = Tensor::stack(&(0..heads).map(one).collect::<Result<Vec<_>>>()?, 0)?;
+                    let one = |h| {
+                        let matrix = self.matrix(&format!("{name}.{h}.weight"), &[c.d_head])?;
+                        Ok(Part { matrix, rows: from(h * c.d_head), columns: from(0) })
+                    };
+                    let parts = (0..heads).map(one).collect::<Result<Vec<_>>>()?;
+                    let gamma = self.filled(&[heads, c.d_head], &parts)?;
                     return Ok(NormLayer { norm: norm.norm, gamma: Some(gamma), beta: None });
                 }
             };
@@ -163,7 +225,7 @@ impl Loader<'_> {
         let gated = |names: [&str; 3], e: usize| {
             self.gated_from(names.map(|name| at(name).replace("{e}", &e.to_string())), width)
         };
-        match (kind, c.layout.mlp) {
+        match (kind, self.mlp_names(l)) {
             (MlpKind::Plain, MlpNames::Plain([input, output])) => Ok(Mlp::Plain {
                 input: self.linear(&at(input), c.d_model, width, bias)?,
                 activation: c.activation,
@@ -192,11 +254,22 @@ impl Loader<'_> {
         }
     }
 
+    /// The family's names, or those of stacked experts where the checkpoint has them.
+    fn mlp_names(&self, l: usize) -> MlpNames {
+        let layout = &self.config.layout;
+        let is_there = |name: &str| self.checkpoint.contains(&format!("{}{}", self.prefix, Layout::at(name, l)));
+        match layout.stacked {
+            Some([router, gate_up, output]) if is_there(gate_up) => {
+                MlpNames::StackedExperts { stacking: Stacking::RowsInBlocks, router, gate_up, output }
+            }
+            _ => layout.mlp,
+        }
+    }
+
     /// A gated MLP from the names of its gate, up and out.
     fn gated_from(&self, [gate, up, output]: [String; 3], width: usize) -> Result<Gated> {
         let (d_model, bias) = (self.config.d_model, self.config.biases.mlp);
-        let part = |name: &str| self.linear(name, d_model, width, bias);
-        let gate_up = side_by_side(&[part(&gate)?, part(&up)?])?;
+        let gate_up = self.joined(&side_by_side([(gate, width), (up, width)]), d_model, bias)?;
         Ok(self.gated(gate_up, self.linear(&output, width, d_model, bias)?, None))
     }
 
@@ -223,29 +296,32 @@ impl Loader<'_> {
     fn stacked(&self, gate_up: &str, output: &str, kind: MlpKind, stacking: Stacking) -> Result<Vec<Gated>> {
         let MlpKind::Experts { n_experts: n, swiglu, .. } = kind else { return Ok(Vec::new()) };
         let (d, m) = (self.config.d_model, self.config.d_mlp);
-        if stacking == Stacking::RowsInBlocks {
-            let gate_ups = self.tensor(&format!("{gate_up}.weight"), &[n, 2 * m, d])?;
-            let outputs = self.tensor(&format!("{output}.weight"), &[n, d, m])?;
-            let linear = |weights: &Tensor, e: usize| -> Result<Linear> {
-                Ok(Linear { weight: weights.get(e)?.t()?.contiguous()?, bias: None })
-            };
-            let expert = |e| Ok(self.gated(linear(&gate_ups, e)?, linear(&outputs, e)?, swiglu));
-            return (0..n).map(expert).collect();
-        }
-        let name = |name: &str| format!("{name}_bias");
-        let in_turn: Vec<u32> = (0..2).flat_map(|first| (0..m as u32).map(move |i| 2 * i + first)).collect();
-        let in_turn = Tensor::new(in_turn, self.device)?;
-        let gate_ups = self.tensor(gate_up, &[n, d, 2 * m])?.index_select(&in_turn, 2)?;
-        let gate_up_biases = self.tensor(&name(gate_up), &[n, 2 * m])?.index_select(&in_turn, 1)?;
-        let outputs = self.tensor(output, &[n, m, d])?;
-        let output_biases = self.tensor(&name(output), &[n, d])?;
+        let both = match stacking {
+            Stacking::RowsInBlocks => from(0),
+            Stacking::ColumnsInTurn => Axis::Listed((0..2 * m).map(|c| c % 2 * m + c / 2).collect()),
+        };
         let expert = |e| {
-            let linear = |weight: &Tensor, bias: &Tensor| -> Result<Linear> {
-                Ok(Linear { weight: weight.get(e)?.contiguous()?, bias: Some(bias.get(e)?.contiguous()?) })
-            };
-            Ok(self.gated(linear(&gate_ups, &gate_up_biases)?, linear(&outputs, &output_biases)?, swiglu))
+            let gate_up = self.one_of(e, gate_up, [n, d, 2 * m], stacking, &both)?;
+            Ok(self.gated(gate_up, self.one_of(e, output, [n, m, d], stacking, &from(0))?, swiglu))
         };
         (0..n).map(expert).collect()
+    }
+
+    /// A linear layer of expert `e` out of the tensor of all `n`; output i becomes column `to.at(i)`.
+    fn one_of(&self, e: usize, name: &str, sizes: [usize; 3], stacking: Stacking, to: &Axis) -> Result<Linear> {
+        let [n, n_in, n_out] = sizes;
+        let filled = |shape: &[usize], matrix, rows, columns| self.filled(shape, &[Part { matrix, rows, columns }]);
+        if stacking == Stacking::RowsInBlocks {
+            let matrix = self.matrix(name, &[n, n_out, n_in])?.rows(e * n_out..(e + 1) * n_out);
+            let weight = filled(&[n_in, n_out], matrix, to.clone(), every(0, n_out))?;
+            return Ok(Linear { weight, bias: None });
+        }
+        let matrix = self.matrix(name, &sizes)?.rows(e * n_in..(e + 1) * n_in);
+        let bias = self.matrix(&format!("{name}_bias"), &[n, n_out])?.rows(e..e + 1);
+        Ok(Linear {
+            weight: filled(&[n_in, n_out], matrix, every(0, n_out), to.clone())?,
+            bias: Some(filled(&[n_out], bias, from(0), to.clone())?),
+        })
     }
 
     fn norm(&self, name: &str) -> Result<NormLayer> {
@@ -263,36 +339,44 @@ impl Loader<'_> {
     }
 
     fn linear(&self, name: &str, n_in: usize, n_out: usize, bias: bool) -> Result<Linear> {
-        let weight = format!("{name}.weight");
-        let weight = match self.config.layout.orientation {
-            Orientation::InOut => self.tensor(&weight, &[n_in, n_out])?,
-            Orientation::OutIn => self.tensor(&weight, &[n_out, n_in])?.t()?.contiguous()?,
+        self.joined(&[Outputs { name: name.into(), n: n_out, to: from(0) }], n_in, bias)
+    }
+
+    /// Linear layers of one input as one.
+    fn joined(&self, layers: &[Outputs], n_in: usize, bias: bool) -> Result<Linear> {
+        let n_out = layers.iter().map(|layer| layer.n).sum();
+        let weight = |Outputs { name, n, to }: &Outputs| {
+            let name = format!("{name}.weight");
+            Ok(match self.config.layout.orientation {
+                Orientation::InOut => {
+                    Part { matrix: self.matrix(&name, &[n_in, *n])?, rows: every(0, n_out), columns: to.clone() }
+                }
+                Orientation::OutIn => {
+                    Part { matrix: self.matrix(&name, &[*n, n_in])?, rows: to.clone(), columns: every(0, n_out) }
+                }
+            })
         };
-        let bias = if bias { Some(self.tensor(&format!("{name}.bias"), &[n_out])?) } else { None };
-        Ok(Linear { weight, bias })
+        let vector = |Outputs { name, n, to }: &Outputs| {
+            Ok(Part { matrix: self.matrix(&format!("{name}.bias"), &[*n])?, rows: from(0), columns: to.clone() })
+        };
+        let weights = layers.iter().map(weight).collect::<Result<Vec<_>>>()?;
+        let weight = self.filled(&[n_in, n_out], &weights)?;
+        let biases = if bias { layers.iter().map(vector).collect::<Result<Vec<_>>>()? } else { Vec::new() };
+        Ok(Linear { weight, bias: if bias { Some(self.filled(&[n_out], &biases)?) } else { None } })
     }
 
-    /// A linear layer with its outputs in another order.
-    fn permuted(&self, linear: Linear, order: &[u32]) -> Result<Linear> {
-        let order = Tensor::new(order, self.device)?;
-        let bias = linear.bias.map(|b| b.index_select(&order, 0)).transpose()?;
-        Ok(Linear { weight: linear.weight.index_select(&order, 1)?, bias })
-    }
-
-    /// Tied to the token embedding, or a matrix of its own. A file may hold a tied matrix once more; then it must be
-    /// the same, for a different one would say that the config is wrong.
-    fn unembed(&self, embed: &Embed) -> Result<Unembed> {
+    /// The unembedding, a matrix of its own; `None` where it is the token embedding. A file may hold a tied matrix once
+    /// more; then it must be the same: transformers 4 leaves a different one aside, transformers 5 takes it.
+    fn unembed(&self) -> Result<Option<Tensor>> {
         let c = self.config;
         let (name, shape) = (format!("{}.weight", c.layout.unembed), [c.d_vocab, c.d_model]);
-        let read = |name: &str, shape: &[usize]| self.read(name, shape);
-        let bias =
-            if c.biases.unembed { Some(read(&format!("{}.bias", c.layout.unembed), &[c.d_vocab])?) } else { None };
         if !c.tied_embeddings {
-            return Ok(Unembed::new(read(&name, &shape)?, bias, c.logit_scale, c.logit_cap));
+            let matrix = self.checkpoint.matrix(&name, &shape)?;
+            return self.made(&shape, |buffer| matrix.copy(buffer)).map(Some);
         }
         if self.checkpoint.contains(&name) {
-            let stored = read(&name, &shape)?;
-            if stored.ne(&embed.tokens)?.to_dtype(DType::F32)?.sum_all()?.to_scalar::<f32>()? != 0.0 {
+            let stored = self.checkpoint.matrix(&name, &shape)?;
+            if self.planned.is_none() && !stored.equals(&self.matrix(c.layout.embed, &shape)?)? {
                 return Err(PrismError::CheckpointInvalid {
                     file: name,
                     found: "differs from the token embedding, though the config ties them".into(),
@@ -300,30 +384,65 @@ impl Loader<'_> {
                 });
             }
         }
-        Ok(Unembed::new(embed.tokens.clone(), bias, c.logit_scale, c.logit_cap))
+        Ok(None)
     }
 
-    /// A tensor behind the checkpoint's prefix.
+    fn unembed_bias(&self) -> Result<Option<Tensor>> {
+        let c = self.config;
+        if !c.biases.unembed {
+            return Ok(None);
+        }
+        let matrix = self.checkpoint.matrix(&format!("{}.bias", c.layout.unembed), &[c.d_vocab])?;
+        self.made(&[c.d_vocab], |buffer| matrix.copy(buffer)).map(Some)
+    }
+
+    /// A tensor behind the checkpoint's prefix, in its own order.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.read(&format!("{}{name}", self.prefix), shape)
+        let matrix = self.matrix(name, shape)?;
+        self.made(shape, |buffer| matrix.copy(buffer))
     }
 
-    fn read(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        Ok(Tensor::from_vec(self.checkpoint.read(name, shape)?, shape, self.device)?)
+    /// A tensor put together from parts.
+    fn filled(&self, shape: &[usize], parts: &[Part]) -> Result<Tensor> {
+        self.made(shape, |buffer| parts.iter().try_for_each(|p| p.matrix.place(buffer, &p.rows, &p.columns)))
+    }
+
+    /// A tensor that is filled where it stays; while planning, one number that stands for all of it.
+    fn made(&self, shape: &[usize], fill: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<Tensor> {
+        let n: usize = shape.iter().product();
+        if let Some(bytes) = self.planned {
+            bytes.fetch_add(4 * n as u64, Ordering::Relaxed);
+            return Ok(Tensor::zeros(1, DType::F32, self.device)?.broadcast_as(shape)?);
+        }
+        let mut buffer = vec![0.0; n];
+        fill(&mut buffer)?;
+        Ok(Tensor::from_vec(buffer, shape, self.device)?)
+    }
+
+    /// A tensor behind the checkpoint's prefix, to be read.
+    fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix<'a>> {
+        self.checkpoint.matrix(&format!("{}{name}", self.prefix), shape)
     }
 }
 
-/// Linear layers of one input as one.
-fn side_by_side(parts: &[Linear]) -> Result<Linear> {
-    let weight = Tensor::cat(&parts.iter().map(|p| &p.weight).collect::<Vec<_>>(), 1)?.contiguous()?;
-    let biases: Vec<&Tensor> = parts.iter().filter_map(|p| p.bias.as_ref()).collect();
-    Ok(Linear { weight, bias: if biases.is_empty() { None } else { Some(Tensor::cat(&biases, 0)?) } })
+/// Each behind the one before it.
+fn side_by_side<const N: usize>(parts: [(String, usize); N]) -> Vec<Outputs> {
+    let mut end = 0;
+    let part = |(name, n)| {
+        end += n;
+        Outputs { name, n, to: from(end - n) }
+    };
+    parts.into_iter().map(part).collect()
 }
 
-/// Where on disk each output lies that is to be a query, then a key, then a value: `kind` says 0, 1 or 2 for each of
-/// the heads as they stand there.
-fn in_order(n_heads: usize, d_head: usize, kind: impl Fn(usize) -> usize) -> Vec<u32> {
+/// Where each output goes so that all queries come first, then all keys, then all values: `kind` says 0, 1 or 2 for each
+/// of the heads as they are stored.
+fn in_order(n_heads: usize, d_head: usize, kind: impl Fn(usize) -> usize) -> Axis {
     let mut heads: Vec<usize> = (0..n_heads).collect();
     heads.sort_by_key(|head| kind(*head)); // stable: heads of a kind keep their order
-    heads.into_iter().flat_map(|head| (head * d_head..(head + 1) * d_head).map(|i| i as u32)).collect()
+    let mut to = vec![0; n_heads * d_head];
+    for (place, head) in heads.into_iter().enumerate() {
+        (0..d_head).for_each(|i| to[head * d_head + i] = place * d_head + i);
+    }
+    Axis::Listed(to)
 }

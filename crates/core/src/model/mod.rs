@@ -19,7 +19,7 @@ mod unembed;
 pub use attention::{Attention, QkNorms};
 pub use block::Block;
 pub use embed::Embed;
-pub use load::load;
+pub use load::{load, transient_bytes, weight_bytes};
 pub use mlp::{Experts, Gated, HiddenLayer, Mlp, SharedExpert};
 pub use norm::NormLayer;
 pub use unembed::Unembed;

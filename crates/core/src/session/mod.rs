@@ -5,8 +5,8 @@ mod calls;
 pub use calls::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 
 use crate::batch::{Batch, check_ids};
-use crate::checkpoint::Checkpoint;
-use crate::config::{ModelConfig, RawConfig};
+use crate::checkpoint::{Checkpoint, check_format};
+use crate::config::{ModelConfig, RawConfig, check_not_quantised};
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;
 use crate::hook::HookPoint;
@@ -82,20 +82,27 @@ impl Session {
     pub fn load(dir: &Path, options: &LoadOptions, job: &Job) -> Result<Self> {
         let pool = run::pool(options.threads)?;
         std::fs::read_dir(dir).map_err(PrismError::io(dir, "read the directory"))?;
+        check_format(dir)?;
         let config_path = dir.join(CONFIG);
         let config_bytes = RawConfig::read(&config_path)?;
         let raw = RawConfig::parse(&config_path.display().to_string(), &config_bytes)?;
         let config = ModelConfig::resolve(raw, options.allow_unknown_config)?;
+        check_not_quantised(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
-        let weight_bytes = checkpoint.weight_bytes(|name| config.layout.is_harmless(name, config.n_layers));
+        let weight_bytes = model::weight_bytes(&config, &checkpoint)?;
+        let transient = model::transient_bytes(pool.current_num_threads());
+        // the caller's limit is for weights and runs; what the machine has must do for reading as well
         memory::check("loading the weights", weight_bytes, options.memory_limit)?;
+        memory::check("loading the weights", weight_bytes + transient, None)?;
         let tokenizer = Tokenizer::load(dir, config.bos_token, options.allow_custom_regex)?;
 
         let n_layers = config.n_layers;
-        let transformer = model::load(config, &checkpoint, &Device::Cpu, |layers| {
+        let progress = |layers| {
+            job.cancel.check()?; // while this layer was read, another one may have been the last
             (job.progress)(layers, n_layers);
             job.cancel.check()
-        })?;
+        };
+        let transformer = pool.install(|| model::load(config, &checkpoint, &Device::Cpu, progress))?;
         let memory_limit = options.memory_limit.map(|limit| limit - weight_bytes);
         let (holdings, poisoned) = (Holdings::default(), Mutex::new(None));
         Ok(Session {

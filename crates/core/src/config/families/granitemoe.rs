@@ -19,9 +19,14 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         mlp: MlpNames::StackedExperts {
             stacking: Stacking::RowsInBlocks,
             router: "layers.{l}.block_sparse_moe.router.layer",
-            gate_up: "layers.{l}.block_sparse_moe.input_linear",
-            output: "layers.{l}.block_sparse_moe.output_linear",
+            gate_up: "layers.{l}.block_sparse_moe.input_linear.weight",
+            output: "layers.{l}.block_sparse_moe.output_linear.weight",
         },
+        stacked: Some([
+            "layers.{l}.block_sparse_moe.router",
+            "layers.{l}.block_sparse_moe.experts.gate_up_proj",
+            "layers.{l}.block_sparse_moe.experts.down_proj",
+        ]),
         ..Layout::LLAMA
     };
     Ok(config)

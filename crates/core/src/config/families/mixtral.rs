@@ -37,6 +37,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
             ],
             dense: ["", "", ""], // every layer has experts,
         },
+        stacked: Some(super::qwen3_moe::STACKED),
         ..Layout::LLAMA
     };
     Ok(config)

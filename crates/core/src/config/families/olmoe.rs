@@ -39,5 +39,6 @@ pub(super) fn experts(raw: &RawConfig, config: &mut ModelConfig, defaults: [usiz
     let gating = if raw.flag("norm_topk_prob", false)? { Gating::SoftmaxOfChosen } else { Gating::Softmax };
     config.mlp = MlpKind::Experts { n_experts, top_k, gating, shared: None, swiglu: None };
     config.layout.mlp = super::qwen3_moe::EXPERTS;
+    config.layout.stacked = Some(super::qwen3_moe::STACKED);
     Ok(())
 }

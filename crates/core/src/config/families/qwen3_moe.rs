@@ -32,6 +32,10 @@ pub(super) const EXPERTS: MlpNames = MlpNames::Experts {
     dense: ["layers.{l}.mlp.gate_proj", "layers.{l}.mlp.up_proj", "layers.{l}.mlp.down_proj"],
 };
 
+/// The same as transformers 5 holds them; Mixtral's have these names, too.
+pub(super) const STACKED: [&str; 3] =
+    ["layers.{l}.mlp.gate", "layers.{l}.mlp.experts.gate_up_proj", "layers.{l}.mlp.experts.down_proj"];
+
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
     config.biases = attention_biases(raw)?;
@@ -52,6 +56,6 @@ pub(super) fn experts(raw: &RawConfig, config: &mut ModelConfig, defaults: [usiz
     let step = raw.count("decoder_sparse_step", 1, limits::LAYERS)?;
     let dense = raw.counts("mlp_only_layers")?.unwrap_or_default();
     config.dense_layers = (0..config.n_layers).filter(|l| dense.contains(l) || (l + 1) % step != 0).collect();
-    config.layout = Layout { mlp: EXPERTS, ..Layout::LLAMA };
+    config.layout = Layout { mlp: EXPERTS, stacked: Some(STACKED), ..Layout::LLAMA };
     Ok(())
 }

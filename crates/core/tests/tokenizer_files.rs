@@ -98,13 +98,39 @@ fn known_patterns_split_as_their_models_do() {
 }
 
 #[test]
-fn a_pattern_that_explodes_ends_in_bounded_time() {
-    // 2^40 ways to fail; the library gives up after a million steps and takes the rest as one piece
-    let json = changed_words(|json| json["pre_tokenizer"] = split(r"^(?:(a+)+)+\1$"));
-    let tokenizer = read_with(json.as_bytes(), None, true, None).unwrap();
-    let start = Instant::now();
-    assert_eq!(tokenizer.encode(&format!("{}b", "a".repeat(40)), None).unwrap(), [1]);
-    assert!(start.elapsed() < Duration::from_secs(20));
+fn a_search_that_is_given_up_is_an_error() {
+    // 2^40 ways to fail; the library gives up after a million steps, and would take the rest as one piece
+    let hostile = r"^(?:(a+)+)+\1$";
+    let replace = object!({ "type": "Replace", "pattern": { "Regex": hostile }, "content": "" });
+    for (part, value) in [
+        ("pre_tokenizer", split(hostile)),
+        ("pre_tokenizer", object!({ "type": "Sequence", "pretokenizers": [{ "type": "Whitespace" }, split(hostile)] })),
+        ("normalizer", replace.clone()),
+        ("normalizer", object!({ "type": "Sequence", "normalizers": [{ "type": "NFC" }, replace] })),
+    ] {
+        let json = changed_words(|json| json[part] = value);
+        let tokenizer = read_with(json.as_bytes(), None, true, None).unwrap();
+        let start = Instant::now();
+        let error = error(tokenizer.encode(&format!("{}b", "a".repeat(40)), None));
+        assert_eq!(error.code(), "TOKENIZER_INVALID");
+        assert!(error.to_string().contains("backtracking"), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(20));
+        assert_eq!(tokenizer.encode("John", None).unwrap(), [3]);
+    }
+}
+
+#[test]
+fn more_blanks_than_a_search_remembers_are_an_error() {
+    // GPT-2's pattern keeps one step for each of them, and has room for a million
+    for pre_tokenizer in [
+        object!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true }),
+        split(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"),
+    ] {
+        let tokenizer = read(&words(&LIST, |json| json["pre_tokenizer"] = pre_tokenizer)).unwrap();
+        let blanks = |n: usize| tokenizer.encode(&format!("John{}Mary", " ".repeat(n)), None);
+        assert_eq!(blanks(900_000).unwrap(), [3, 1, 1]); // all but one, and " Mary"
+        assert_eq!(error(blanks(1_040_000)).code(), "TOKENIZER_INVALID");
+    }
 }
 
 // ---- added tokens and ids ----

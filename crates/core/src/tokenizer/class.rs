@@ -129,16 +129,16 @@ impl Class {
         Parts { normalizer, pre_tokenizer, decoder }
     }
 
-    /// Sets the options of the model; false where it has them already.
-    pub fn model(self, bpe: &mut BPE, unknown: Option<String>) -> bool {
+    /// The model with the class's options, if the file has others; `unknown` is the unknown token that is named.
+    pub fn model(self, bpe: &BPE, unknown: Option<String>) -> Option<BPE> {
         let pieces = matches!(self, Class::Llama | Class::Gemma);
         let unknown = unknown.filter(|_| self == Class::Gemma);
-        let before = (&bpe.unk_token, bpe.fuse_unk, bpe.byte_fallback, bpe.ignore_merges);
-        if before == (&unknown, pieces, pieces, false) {
-            return false;
+        if (&bpe.unk_token, bpe.fuse_unk, bpe.byte_fallback, bpe.ignore_merges) == (&unknown, pieces, pieces, false) {
+            return None;
         }
+        let mut bpe = bpe.clone();
         (bpe.unk_token, bpe.fuse_unk, bpe.byte_fallback, bpe.ignore_merges) = (unknown, pieces, pieces, false);
-        true
+        Some(bpe)
     }
 }
 
@@ -154,6 +154,21 @@ fn registered(family: &str) -> Option<&'static str> {
         | "mistral" | "mixtral" | "nemotron" | "olmo2" | "olmo3" | "persimmon" | "phi3" | "stablelm" => {
             "TokenizersBackend"
         }
+        _ => return None,
+    })
+}
+
+/// `bos_token_id` of the family's configuration class, for a config.json that does not say.
+pub fn default_bos(family: &str) -> Option<u32> {
+    Some(match family {
+        "exaone4" | "gpt_neox" | "jais2" | "seed_oss" | "stablelm" => 0,
+        "bloom" | "ernie4_5" | "granite" | "granitemoe" | "helium" | "hunyuan_v1_dense" | "llama" | "ministral"
+        | "mistral" | "mixtral" | "persimmon" | "phi" | "phi3" => 1,
+        "gemma" | "gemma2" | "gemma3_text" | "nemotron" | "opt" | "vaultgemma" => 2,
+        "cohere" | "cohere2" => 5,
+        "falcon" => 11,
+        "codegen" | "gpt2" | "gpt_bigcode" | "gpt_neo" | "gptj" | "starcoder2" => 50256,
+        "arcee" | "smollm3" => 128_000,
         _ => return None,
     })
 }
@@ -177,4 +192,40 @@ fn of_pieces(strip: bool) -> Value {
         steps.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
     }
     json!({ "type": "Sequence", "decoders": steps })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn name(class: Option<Class>) -> &'static str {
+        match class {
+            None => "TokenizersBackend",
+            Some(Class::Cohere) => "CohereTokenizer",
+            Some(Class::Gemma) => "GemmaTokenizer",
+            Some(Class::Gpt2) => "GPT2Tokenizer",
+            Some(Class::GptNeoX) => "GPTNeoXTokenizer",
+            Some(Class::Llama) => "LlamaTokenizer",
+            Some(Class::Qwen2) => "Qwen2Tokenizer",
+        }
+    }
+
+    #[test]
+    fn classes_are_those_that_auto_tokenizer_takes() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/fixtures/tokenizers/classes.json");
+        let mut table: serde_json::Map<String, Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let declared = table.remove("declared").unwrap();
+        for (family, row) in &table {
+            for (file, byte_level) in [("gpt2", true), ("llama2_old", false)] {
+                for (declared, expected) in declared.as_array().unwrap().iter().zip(row[file].as_array().unwrap()) {
+                    let expected = expected.as_str().unwrap().replace("CodeGenTokenizer", "GPT2Tokenizer"); // the same
+                    let found = name(Class::of(family, declared.as_str(), byte_level));
+                    assert_eq!(found, expected, "{family} {declared} {file}");
+                }
+            }
+            assert_eq!(default_bos(family).map(Value::from).unwrap_or_default(), row["bos"], "{family}");
+        }
+        assert!(table.len() > 50);
+    }
 }

@@ -60,8 +60,8 @@ pub enum Token {
 
 impl Tokenizer {
     /// The tokenizer of a directory, or `None` where it has no tokenizer.json: as `AutoTokenizer` of `transformers` opens
-    /// it, save that nothing cuts, fills up or drops at random. `bos` is the config's BOS token, used where the
-    /// tokenizer's own files name none that the vocabulary has.
+    /// it, save that nothing cuts or fills up. `bos` is the config's BOS token, used where the tokenizer's own files name
+    /// none that the vocabulary has; after it the default of the family's class, if that is a special token here.
     ///
     /// # Errors
     /// `TOKENIZER_INVALID`, `IO_ERROR`, `CHECKPOINT_INVALID` where the file is not a regular one.
@@ -73,6 +73,7 @@ impl Tokenizer {
         let file = file::read(&path, allow_custom_regex)?;
         let names = Names::read(dir, &file)?;
         let mut inner = file.inner;
+        let named = names.named("bos_token")?.and_then(|token| inner.token_to_id(&token.content));
         let expected = "files that agree with each other";
         fenced(|| apply(&names, &mut inner))
             .unwrap_or_else(|panic| Err(panic.into()))
@@ -80,7 +81,11 @@ impl Tokenizer {
 
         let front = front(&path, &inner)?;
         let unknown = file.unknown.or(file.unk_token.and_then(|token| inner.token_to_id(&token)));
-        let bos = names.named("bos_token")?.and_then(|token| inner.token_to_id(&token.content)).or(bos);
+        // a class's default is for its own vocabulary: in another one the id is some word
+        let special =
+            |id: &u32| inner.get_added_vocabulary().get_added_tokens_decoder().get(id).is_some_and(|t| t.special);
+        let default = names.default_bos.filter(|id| special(id) && Some(*id) != unknown);
+        let bos = named.or(bos).or(default);
         Ok(Some(Tokenizer { inner, path, front, bos, unknown }))
     }
 
@@ -218,7 +223,7 @@ fn invalid(path: &Path, problem: impl Into<String>, expected: impl Into<String>)
 }
 
 /// Makes of the file's tokenizer what `transformers` makes of it: the parts that the class builds itself, and the special
-/// tokens that the files name. One that the vocabulary does not have would get an id beyond it, and is left out.
+/// tokens that the files name. One that the vocabulary does not have gets the next id, beyond it.
 fn apply(names: &Names, inner: &mut Inner) -> std::result::Result<(), Box<dyn std::error::Error + Send + Sync>> {
     if let Some(class) = names.class {
         let parts = class.parts(names.flag("add_prefix_space")?, names.flag("legacy")?.unwrap_or(false));
@@ -229,15 +234,14 @@ fn apply(names: &Names, inner: &mut Inner) -> std::result::Result<(), Box<dyn st
             inner.with_post_processor(None::<PostProcessorWrapper>);
         }
         if let ModelWrapper::BPE(bpe) = inner.get_model() {
-            let mut bpe = bpe.clone();
-            if class.model(&mut bpe, names.named("unk_token")?.map(|token| token.content)) {
+            if let Some(bpe) = class.model(bpe, names.named("unk_token")?.map(|token| token.content)) {
                 inner.with_model(bpe);
             }
         }
     }
     let added = |inner: &Inner, token: &str| inner.get_added_vocabulary().get_vocab().contains_key(token);
     for token in names.special()? {
-        if !added(inner, &token.content) && inner.token_to_id(&token.content).is_some() {
+        if !added(inner, &token.content) {
             inner.add_tokens([token])?;
         }
     }

@@ -3,7 +3,7 @@
 //! `add_bos_token` and `add_eos_token` are not among them: `transformers` 5 ignores both where there is a tokenizer.json,
 //! whose post-processor says what is put around a text.
 
-use super::class::Class;
+use super::class::{Class, default_bos};
 use super::file::File;
 use super::invalid;
 use crate::checkpoint::read_small;
@@ -23,6 +23,8 @@ pub struct Names {
     config: Map<String, Value>,
     /// The class of `transformers` that puts parts of its own in place of tokenizer.json's, if it is one of those.
     pub class: Option<Class>,
+    /// The id that the family's configuration class takes where config.json does not name a BOS token.
+    pub default_bos: Option<u32>,
 }
 
 impl Names {
@@ -38,14 +40,16 @@ impl Names {
         if !config.contains_key("added_tokens_decoder") {
             config.extend(object(&dir.join("special_tokens_map.json"))?.unwrap_or_default());
         }
+        // whoever loads a model has read this file, and refused what is wrong with it
         let model = object(&dir.join("config.json")).ok().flatten().unwrap_or_default();
-        let mut names = Names { path, config, class: None };
+        let family = model.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let default_bos = default_bos(family).filter(|_| !model.contains_key("bos_token_id"));
+        let mut names = Names { path, config, class: None, default_bos };
         names.check()?;
         let declared = names.text("tokenizer_class")?.or(model.get("tokenizer_class").and_then(Value::as_str));
-        let family = model.get("model_type").and_then(Value::as_str);
         // all of these classes are for BPE, and would make another model's vocabulary one without merges
         if let ModelWrapper::BPE(_) = file.inner.get_model() {
-            names.class = Class::of(family.unwrap_or_default(), declared, file.byte_level);
+            names.class = Class::of(family, declared, file.byte_level);
         }
         Ok(names)
     }

@@ -136,6 +136,9 @@ fn types_of_a_tokenizer_config_are_checked() {
         (r#"{"tokenizer_class": 3}"#, "tokenizer_class"),
         (r#"{"extra_special_tokens": "x"}"#, "extra_special_tokens"),
         (r#"{"additional_special_tokens": [7]}"#, "additional_special_tokens"),
+        (r#"{"added_tokens_decoder": []}"#, "added_tokens_decoder"),
+        (r#"{"added_tokens_decoder": {"x": {"content": "a"}}}"#, "added_tokens_decoder"),
+        (r#"{"added_tokens_decoder": {"7": {"lstrip": true}}}"#, "added_tokens_decoder"),
         ("[]", "not readable as JSON"),
         ("null", "not readable as JSON"),
     ] {

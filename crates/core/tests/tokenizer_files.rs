@@ -98,6 +98,25 @@ fn known_patterns_split_as_their_models_do() {
 }
 
 #[test]
+fn a_split_may_be_turned_round_and_nested() {
+    let list = ["<unk>", "a", " ", "b", " b"];
+    let step = |behavior: &str, invert: bool| object!({ "type": "Split", "pattern": { "String": " " }, "behavior": behavior, "invert": invert });
+    for (pre_tokenizer, expected) in [
+        (step("Removed", false), &[1, 3][..]),
+        (step("Removed", true), &[2]), // what is no blank goes
+        (step("Isolated", true), &[1, 2, 3]),
+        (step("MergedWithNext", false), &[1, 4]),
+        (
+            object!({ "type": "Sequence", "pretokenizers": [{ "type": "Sequence", "pretokenizers": [step("Removed", true)] }] }),
+            &[2],
+        ),
+    ] {
+        let tokenizer = read(&words(&list, |json| json["pre_tokenizer"] = pre_tokenizer.clone())).unwrap();
+        assert_eq!(tokenizer.encode("a b", None).unwrap(), expected, "{pre_tokenizer}");
+    }
+}
+
+#[test]
 fn a_search_that_is_given_up_is_an_error() {
     // 2^40 ways to fail; the library gives up after a million steps, and would take the rest as one piece
     let hostile = r"^(?:(a+)+)+\1$";

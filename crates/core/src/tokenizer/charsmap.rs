@@ -15,7 +15,7 @@ pub fn check(map: &Value) -> Result<(), String> {
     let bytes = map.as_str().and_then(|text| decode(text).ok()).ok_or("a charsmap that is not base64")?;
     let (length, rest) = bytes.split_first_chunk().ok_or("a charsmap of no length")?;
     let length = u32::from_le_bytes(*length) as usize;
-    if length == 0 || length % 4 != 0 || length > rest.len() {
+    if length == 0 || !length.is_multiple_of(4) || length > rest.len() {
         return Err(format!("a charsmap whose trie has {length} of {} bytes", rest.len()));
     }
     match rest[length..].split(|byte| *byte == 0).map(<[u8]>::len).max() {

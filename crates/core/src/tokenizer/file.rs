@@ -136,7 +136,7 @@ fn has_type(part: &Value, name: &str) -> bool {
 /// Every id stands for one token, every token has one id, and a search among scores has an end.
 fn check_model(path: &Path, inner: &Inner) -> Result<()> {
     if let ModelWrapper::Unigram(model) = inner.get_model() {
-        if let Some((token, score)) = model.iter().find(|(_, score)| !(score.abs() <= MAX_SCORE)) {
+        if let Some((token, score)) = model.iter().find(|(_, score)| score.is_nan() || score.abs() > MAX_SCORE) {
             let problem = format!("the score {score} of {token:?}");
             return Err(invalid(path, problem, format!("scores of at most {MAX_SCORE:e}")));
         }

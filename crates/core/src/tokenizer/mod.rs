@@ -233,12 +233,14 @@ fn apply(names: &Names, inner: &mut Inner) -> std::result::Result<(), Box<dyn st
         if class.drops_template() {
             inner.with_post_processor(None::<PostProcessorWrapper>);
         }
-        if let ModelWrapper::BPE(bpe) = inner.get_model() {
-            if let Some(bpe) = class.model(bpe, names.named("unk_token")?.map(|token| token.content)) {
-                inner.with_model(bpe);
-            }
+        let unknown = names.named("unk_token")?.map(|token| token.content);
+        if let ModelWrapper::BPE(bpe) = inner.get_model()
+            && let Some(bpe) = class.model(bpe, unknown)
+        {
+            inner.with_model(bpe);
         }
     }
+    inner.add_tokens(names.listed()?)?;
     let added = |inner: &Inner, token: &str| inner.get_added_vocabulary().get_vocab().contains_key(token);
     for token in names.special()? {
         if !added(inner, &token.content) {

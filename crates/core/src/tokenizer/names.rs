@@ -9,6 +9,7 @@ use super::invalid;
 use crate::checkpoint::read_small;
 use crate::error::Result;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, ModelWrapper};
 
@@ -59,6 +60,7 @@ impl Names {
         for flag in ["add_bos_token", "add_eos_token", "add_prefix_space", "legacy", "split_special_tokens"] {
             self.flag(flag)?;
         }
+        self.listed()?;
         self.special().map(drop)
     }
 
@@ -97,6 +99,29 @@ impl Names {
             }
         }
         Ok(tokens)
+    }
+
+    /// The tokens that tokenizer_config.json lists by their id: `transformers` adds those that tokenizer.json does not
+    /// have, and its flags win over that file's.
+    ///
+    /// # Errors
+    /// `TOKENIZER_INVALID` where it is no such list.
+    pub fn listed(&self) -> Result<Vec<AddedToken>> {
+        const NAME: &str = "added_tokens_decoder";
+        let Some(list) = self.config.get(NAME) else { return Ok(Vec::new()) };
+        let wrong = |found| self.wrong(NAME, found, "an object of ids and tokens");
+        let mut tokens = BTreeMap::new();
+        for (id, token) in list.as_object().ok_or_else(|| wrong(list))? {
+            let (Ok(id), Some(content)) = (id.parse::<u32>(), token["content"].as_str()) else {
+                return Err(wrong(token));
+            };
+            let flag = |name: &str| token[name].as_bool();
+            let special = flag("special").unwrap_or(false);
+            let token = AddedToken::from(content, special).normalized(flag("normalized").unwrap_or(!special));
+            let [left, right, single] = ["lstrip", "rstrip", "single_word"].map(|name| flag(name).unwrap_or(false));
+            tokens.insert(id, token.lstrip(left).rstrip(right).single_word(single));
+        }
+        Ok(tokens.into_values().collect())
     }
 
     /// An option that is on, off, or not given.

@@ -18,7 +18,8 @@ export class Tokenizer {
   }
 
   /**
-   * The ids of a text, with the BOS token that the tokenizer puts in front, if it does.
+   * The ids of a text, as `AutoTokenizer` of `transformers` 5 gives them: with the special tokens that tokenizer.json puts
+   * in front, whatever `add_bos_token` of tokenizer_config.json says; without those that it would append.
    *
    * @param options.prependBos put a BOS token in front, or leave it out, whatever the tokenizer does
    * @throws {PrismError} `TOKENIZER_INVALID`, `INVALID_ARGUMENT`, `CLOSED`

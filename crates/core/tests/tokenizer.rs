@@ -6,7 +6,7 @@ use common::tokenizers::*;
 use common::*;
 use logit_prism_core::Result;
 use logit_prism_core::tokenizer::{Prompt, Tokenizer};
-use serde_json::json as object;
+use serde_json::{Value, json as object};
 use std::path::{Path, PathBuf};
 
 fn demo() -> PathBuf {
@@ -74,11 +74,81 @@ fn bos_is_named_by_the_tokenizer_config_before_the_model_config() {
     assert_eq!(first(Some(r#"{"bos_token": "<eos>"}"#), Some(0)).unwrap(), 2);
     assert_eq!(first(Some(r#"{"bos_token": {"content": "<eos>", "lstrip": false}}"#), Some(0)).unwrap(), 2);
     assert_eq!(first(Some(r#"{"bos_token": "<eos>"}"#), None).unwrap(), 2);
-    for unnamed in [r#"{}"#, r#"{"bos_token": null}"#, r#"{"bos_token": "no such"}"#, r#"{"bos_token": 7}"#] {
+    for unnamed in [r#"{}"#, r#"{"bos_token": null}"#, r#"{"bos_token": "no such"}"#] {
         assert_eq!(first(Some(unnamed), Some(0)).unwrap(), 0, "{unnamed}");
     }
     let error = error(first(None, None));
     assert_eq!((error.code(), &error.details()["argument"]), ("INVALID_ARGUMENT", &"prependBos".into()));
+}
+
+#[test]
+fn bos_is_named_by_the_special_tokens_map_where_it_is_read() {
+    let map = r#"{"bos_token": {"content": "<eos>", "lstrip": false}}"#;
+    for (config, expected) in [
+        (None, 2),
+        (Some(r#"{"bos_token": "Mary"}"#), 2), // transformers lets the older file win
+        (Some(r#"{"bos_token": "Mary", "added_tokens_decoder": {}}"#), 4), // but does not read it behind this key
+    ] {
+        let dir = TempDir::new();
+        dir.write("tokenizer.json", words(&LIST, |_| {}).to_string());
+        dir.write("special_tokens_map.json", map);
+        if let Some(config) = config {
+            dir.write("tokenizer_config.json", config);
+        }
+        let tokenizer = Tokenizer::load(&dir.0, Some(0), false).unwrap().unwrap();
+        assert_eq!(tokenizer.encode("John", Some(true)).unwrap(), [expected, 3], "{config:?}");
+    }
+}
+
+#[test]
+fn the_class_of_the_family_has_a_bos_where_its_files_name_none() {
+    let special = |ids: &[u32]| -> Value { ids.iter().map(|id| added(*id, LIST[*id as usize])).collect() };
+    for (config, marked, expected) in [
+        (r#"{"model_type": "jais2"}"#, special(&[0]), Some(0)), // jais2's is 0
+        (r#"{"model_type": "gemma"}"#, special(&[0, 2]), Some(2)),
+        (r#"{"model_type": "gemma", "bos_token_id": null}"#, special(&[0, 2]), None),
+        (r#"{"model_type": "gemma"}"#, special(&[0]), None), // in this vocabulary 2 is no special token
+        (r#"{"model_type": "llama"}"#, special(&[1]), None), // 1 is <unk> here
+        (r#"{"model_type": "olmo"}"#, special(&[0, 1, 2]), None),
+        (r#"{"model_type": "gpt2"}"#, special(&[0, 1, 2]), None), // 50256
+    ] {
+        let dir = TempDir::new();
+        dir.write("config.json", config);
+        dir.write("tokenizer.json", words(&LIST, |json| json["added_tokens"] = marked).to_string());
+        let tokenizer = Tokenizer::load(&dir.0, None, false).unwrap().unwrap();
+        let front = tokenizer.encode("John", Some(true)).ok().map(|ids| ids[0]);
+        assert_eq!(front, expected, "{config}");
+    }
+}
+
+#[test]
+fn types_of_a_tokenizer_config_are_checked() {
+    let json = words(&LIST, |_| {}).to_string();
+    for (config, key) in [
+        (r#"{"bos_token": 7}"#, "bos_token"),
+        (r#"{"eos_token": ["<eos>"]}"#, "eos_token"),
+        (r#"{"unk_token": {"text": "<unk>"}}"#, "unk_token"),
+        (r#"{"add_bos_token": "yes"}"#, "add_bos_token"),
+        (r#"{"add_eos_token": 1}"#, "add_eos_token"),
+        (r#"{"add_prefix_space": []}"#, "add_prefix_space"),
+        (r#"{"legacy": "no"}"#, "legacy"),
+        (r#"{"split_special_tokens": 0}"#, "split_special_tokens"),
+        (r#"{"tokenizer_class": 3}"#, "tokenizer_class"),
+        (r#"{"extra_special_tokens": "x"}"#, "extra_special_tokens"),
+        (r#"{"additional_special_tokens": [7]}"#, "additional_special_tokens"),
+        (r#"{"added_tokens_decoder": []}"#, "added_tokens_decoder"),
+        (r#"{"added_tokens_decoder": {"x": {"content": "a"}}}"#, "added_tokens_decoder"),
+        (r#"{"added_tokens_decoder": {"7": {"lstrip": true}}}"#, "added_tokens_decoder"),
+        ("[]", "not readable as JSON"),
+        ("null", "not readable as JSON"),
+    ] {
+        let error = error(read_with(json.as_bytes(), None, false, Some(config)).map(drop));
+        assert_eq!(error.code(), "TOKENIZER_INVALID", "{config}");
+        assert!(error.details()["problem"].as_str().unwrap().starts_with(key), "{error}");
+    }
+    let ignored = r#"{"chat_template": [{"name": "default", "template": "{{ nonsense"}], "model_max_length": 1e30,
+                      "add_bos_token": true, "add_eos_token": true, "auto_map": {"AutoTokenizer": ["x", null]}}"#;
+    assert_eq!(read_with(json.as_bytes(), None, false, Some(ignored)).unwrap().encode("John", None).unwrap(), [3]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The columns of a result: which components there are, what they are called, and how a unit groups them.
 
-use crate::config::{ModelConfig, Positions};
+use crate::config::ModelConfig;
 
 /// How fine the columns are. A unit is a choice of columns, never of numbers: the columns of `Layer` are sums of those
 /// of `Head`.
@@ -58,7 +58,7 @@ impl Component {
     /// The components of a model in the order of the columns: embeddings, then layer by layer.
     pub fn all(unit: Unit, config: &ModelConfig) -> Vec<Component> {
         let mut all = vec![Component { kind: Kind::Embed, layer: None, index: None }];
-        if matches!(config.positions, Positions::Learned { .. }) {
+        if config.positions.are_added() {
             all.push(Component { kind: Kind::PosEmbed, layer: None, index: None });
         }
         for l in 0..config.n_layers {

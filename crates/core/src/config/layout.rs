@@ -32,6 +32,8 @@ pub struct Layout {
     pub mlp: MlpNames,
     /// The expert that every token gets.
     pub shared_expert: Option<SharedExpertNames>,
+    /// What is added to the experts' scores before the choice.
+    pub router_correction: Option<Correction>,
     /// Norm before the unembedding.
     pub ln_final: &'static str,
     /// Unembedding, [d_vocab, d_model].
@@ -100,10 +102,28 @@ pub enum Stacking {
 /// Where the expert lies that every token gets.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedExpertNames {
+    /// Its MLP, gated.
+    pub mlp: SharedMlpNames,
+    /// What gives its score, [1, d_model]; without one it is added in full.
+    pub score: Option<&'static str>,
+}
+
+/// How a shared expert's gated MLP is stored.
+#[derive(Debug, Clone, Copy)]
+pub enum SharedMlpNames {
     /// Gate, up and out.
-    pub mlp: [&'static str; 3],
-    /// What gives its score, [1, d_model].
-    pub score: &'static str,
+    Gated([&'static str; 3]),
+    /// Gate and up side by side, and out.
+    GateUp([&'static str; 2]),
+}
+
+/// Where a number per expert lies that changes the choice.
+#[derive(Debug, Clone, Copy)]
+pub struct Correction {
+    /// Its whole name.
+    pub name: &'static str,
+    /// Whether it is stored as [1, n_experts] (ERNIE), not [n_experts].
+    pub in_a_row: bool,
 }
 
 /// How a linear layer's matrix is stored.
@@ -132,6 +152,7 @@ impl Layout {
         attn_out: "layers.{l}.self_attn.o_proj",
         mlp: MlpNames::Gated(["layers.{l}.mlp.gate_proj", "layers.{l}.mlp.up_proj", "layers.{l}.mlp.down_proj"]),
         shared_expert: None,
+        router_correction: None,
         ln_final: "norm",
         unembed: "lm_head",
         orientation: Orientation::OutIn,

@@ -10,7 +10,7 @@ mod raw;
 mod rope;
 mod spec;
 
-pub use layout::{Layout, MlpNames, Orientation, Qkv, SharedExpertNames, Stacking};
+pub use layout::{Correction, Layout, MlpNames, Orientation, Qkv, SharedExpertNames, SharedMlpNames, Stacking};
 pub use raw::RawConfig;
 pub use spec::*;
 

@@ -143,6 +143,11 @@ impl RawConfig {
         self.map.get(key).is_some_and(Value::is_null)
     }
 
+    /// Whether it has no keys at all.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
     /// Marks keys as read that mean nothing beside what was read already.
     pub fn ignore(&self, keys: &[&str]) {
         self.read.borrow_mut().extend(keys.iter().map(|key| key.to_string()));
@@ -195,6 +200,15 @@ impl RawConfig {
         self.kind(key, "a list of finite numbers above 0", |v| v.as_array()?.iter().map(positive).collect())
     }
 
+    /// A list of finite numbers from 0 on.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn not_negatives(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let number = |x: &Value| x.as_f64().filter(|x| x.is_finite() && *x >= 0.0);
+        self.kind(key, "a list of finite numbers from 0 on", |v| v.as_array()?.iter().map(number).collect())
+    }
+
     fn get(&self, key: &str) -> Option<&Value> {
         self.read.borrow_mut().insert(key.into());
         self.map.get(key).filter(|v| !v.is_null())
@@ -212,6 +226,16 @@ impl RawConfig {
     pub fn count(&self, key: &str, default: usize, limit: usize) -> Result<usize> {
         self.check_not_null(key, &format!("a whole number from 1 to {limit}"))?;
         Ok(self.optional_count(key, limit)?.unwrap_or(default))
+    }
+
+    /// As [`RawConfig::count`], for keys whose class may have no default.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where there is neither a value nor a default.
+    pub fn count_or(&self, key: &str, default: Option<usize>, limit: usize) -> Result<usize> {
+        let expected = format!("a whole number from 1 to {limit}");
+        self.check_not_null(key, &expected)?;
+        self.optional_count(key, limit)?.or(default).ok_or_else(|| self.invalid(key, "missing", expected))
     }
 
     /// As [`RawConfig::count`], with `None` where the key is absent.

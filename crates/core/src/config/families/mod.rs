@@ -7,15 +7,21 @@ mod bloom;
 mod codegen;
 mod cohere;
 mod cohere2;
+mod cwm;
+mod dots1;
 mod ernie4_5;
+mod ernie4_5_moe;
 mod exaone4;
+mod exaone_moe;
 mod falcon;
 mod flex_olmo;
+mod flint;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm;
 mod glm4;
+mod glm4_moe;
 mod gpt2;
 mod gpt_bigcode;
 mod gpt_neo;
@@ -23,11 +29,21 @@ mod gpt_neox;
 mod gpt_oss;
 mod gptj;
 mod granite;
+mod granite_swa;
 mod granitemoe;
+mod granitemoe_swa;
+mod granitemoeshared;
 mod helium;
 mod hunyuan_v1_dense;
+mod hunyuan_v1_moe;
+mod hy_v3;
+mod hyperclovax;
+mod internlm3;
+mod iquestcoder;
 mod jais2;
 mod llama;
+mod mellum;
+mod minimax_m2;
 mod ministral;
 mod mistral;
 mod mixtral;
@@ -47,9 +63,11 @@ mod qwen3;
 mod qwen3_moe;
 mod seed_oss;
 mod smollm3;
+mod solar_open;
 mod stablelm;
 mod starcoder2;
 mod vaultgemma;
+mod xglm;
 
 use super::{ModelConfig, RawConfig};
 use crate::error::{PrismError, Result};
@@ -69,15 +87,21 @@ pub(super) const ALL: &[Family] = &[
     codegen::FAMILY,
     cohere::FAMILY,
     cohere2::FAMILY,
+    cwm::FAMILY,
+    dots1::FAMILY,
     ernie4_5::FAMILY,
+    ernie4_5_moe::FAMILY,
     exaone4::FAMILY,
+    exaone_moe::FAMILY,
     falcon::FAMILY,
     flex_olmo::FAMILY,
+    flint::FAMILY,
     gemma::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
     glm::FAMILY,
     glm4::FAMILY,
+    glm4_moe::FAMILY,
     gpt2::FAMILY,
     gpt_bigcode::FAMILY,
     gpt_neo::FAMILY,
@@ -85,11 +109,21 @@ pub(super) const ALL: &[Family] = &[
     gpt_oss::FAMILY,
     gptj::FAMILY,
     granite::FAMILY,
+    granite_swa::FAMILY,
     granitemoe::FAMILY,
+    granitemoe_swa::FAMILY,
+    granitemoeshared::FAMILY,
     helium::FAMILY,
     hunyuan_v1_dense::FAMILY,
+    hunyuan_v1_moe::FAMILY,
+    hy_v3::FAMILY,
+    hyperclovax::FAMILY,
+    internlm3::FAMILY,
+    iquestcoder::FAMILY,
     jais2::FAMILY,
     llama::FAMILY,
+    mellum::FAMILY,
+    minimax_m2::FAMILY,
     ministral::FAMILY,
     mistral::FAMILY,
     mixtral::FAMILY,
@@ -109,9 +143,11 @@ pub(super) const ALL: &[Family] = &[
     qwen3_moe::FAMILY,
     seed_oss::FAMILY,
     smollm3::FAMILY,
+    solar_open::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
     vaultgemma::FAMILY,
+    xglm::FAMILY,
 ];
 
 /// Models whose residual stream is not the sum of what their components wrote, and why.

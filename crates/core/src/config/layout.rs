@@ -81,9 +81,9 @@ pub enum MlpNames {
         stacking: Stacking,
         /// [n_experts, d_model]
         router: &'static str,
-        /// Gate and up.
+        /// Gate and up, the whole name.
         gate_up: &'static str,
-        /// Out.
+        /// Out, the whole name.
         output: &'static str,
     },
 }

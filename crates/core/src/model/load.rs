@@ -252,8 +252,8 @@ impl Loader<'_> {
         let MlpKind::Experts { n_experts: n, swiglu, .. } = kind else { return Ok(Vec::new()) };
         let (d, m) = (self.config.d_model, self.config.d_mlp);
         if stacking == Stacking::RowsInBlocks {
-            let gate_ups = self.tensor(&format!("{gate_up}.weight"), &[n, 2 * m, d])?;
-            let outputs = self.tensor(&format!("{output}.weight"), &[n, d, m])?;
+            let gate_ups = self.tensor(gate_up, &[n, 2 * m, d])?;
+            let outputs = self.tensor(output, &[n, d, m])?;
             let linear = |weights: &Tensor, e: usize| -> Result<Linear> {
                 Ok(Linear { weight: weights.get(e)?.t()?.contiguous()?, bias: None })
             };

@@ -1,9 +1,9 @@
-//! Flint: Qwen 3 with windows, attention sinks, sigmoid gates and a shared expert. Defaults: `transformers` `FlintConfig`.
+//! Flint: Qwen 3 with windows, positions in the layers with one only, attention sinks, sigmoid gates and a shared expert. Defaults: `transformers` `FlintConfig`.
 
 use super::{Family, qwen3_moe};
 use crate::config::common::{LlamaDefaults, attention_biases, llama_like, windows};
 use crate::config::{
-    Gating, MlpKind, ModelConfig, QkNorm, QkSpan, RawConfig, SharedExpertNames, SharedMlpNames, limits,
+    Gating, MlpKind, ModelConfig, QkNorm, QkSpan, RawConfig, SharedExpertNames, SharedMlpNames, limits, rope,
 };
 use crate::error::Result;
 
@@ -27,6 +27,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     config.qk_norm = Some(QkNorm::new(config.norm, QkSpan::Head));
     let (last, window) = (config.n_layers - 1, raw.count("sliding_window", 513, limits::CONTEXT)?);
     config.windows = windows(raw, config.n_layers, Some(window), |l| l >= 2 && l % 4 != 1 && l != last)?;
+    rope::only_in_windows(&mut config);
     experts(raw, &mut config)?;
     config.attention_sinks = true;
     config.layout.sinks = Some("layers.{l}.self_attn.softmax_offset");

@@ -31,8 +31,8 @@ pub(super) fn granitemoe(raw: &RawConfig, family: &'static str) -> Result<ModelC
         mlp: MlpNames::StackedExperts {
             stacking: Stacking::RowsInBlocks,
             router: "layers.{l}.block_sparse_moe.router.layer",
-            gate_up: "layers.{l}.block_sparse_moe.input_linear",
-            output: "layers.{l}.block_sparse_moe.output_linear",
+            gate_up: "layers.{l}.block_sparse_moe.input_linear.weight",
+            output: "layers.{l}.block_sparse_moe.output_linear.weight",
         },
         ..Layout::LLAMA
     };

@@ -1,7 +1,7 @@
 //! Granite with experts, windows and attention sinks. Defaults: `transformers` `GraniteMoeSWAConfig`.
 
 use super::{Family, granite_swa, granitemoe, granitemoeshared};
-use crate::config::{ModelConfig, RawConfig};
+use crate::config::{MlpNames, ModelConfig, RawConfig, Stacking};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family =
@@ -11,5 +11,11 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = granitemoe::granitemoe(raw, FAMILY.model_type)?;
     granitemoeshared::shared_expert(raw, &mut config)?;
     granite_swa::windows_and_sinks(raw, &mut config)?;
+    config.layout.mlp = MlpNames::StackedExperts {
+        stacking: Stacking::RowsInBlocks,
+        router: "layers.{l}.block_sparse_moe.router",
+        gate_up: "layers.{l}.block_sparse_moe.experts.gate_up_proj",
+        output: "layers.{l}.block_sparse_moe.experts.down_proj",
+    };
     Ok(config)
 }

@@ -61,6 +61,7 @@ mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod refused;
 mod seed_oss;
 mod smollm3;
 mod solar_open;
@@ -70,7 +71,8 @@ mod vaultgemma;
 mod xglm;
 
 use super::{ModelConfig, RawConfig};
-use crate::error::{PrismError, Result};
+use crate::error::Result;
+use refused::not_additive;
 
 /// A family: the `model_type` of its config and what reads it.
 pub(super) struct Family {
@@ -150,35 +152,6 @@ pub(super) const ALL: &[Family] = &[
     xglm::FAMILY,
 ];
 
-/// Models whose residual stream is not the sum of what their components wrote, and why.
-const NOT_ADDITIVE: &[(&[&str], &str)] = &[
-    (&["openai-gpt", "xlnet"], "the norm after each addition rescales all that was written before it (post-LN)"),
-    (
-        &["bert", "roberta", "distilbert", "albert", "electra", "deberta", "deberta-v2"],
-        "post-LN: the norm after each addition rescales all that was written before it; and it is no causal decoder",
-    ),
-    (
-        &["t5", "mt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "whisper"],
-        "an encoder and a decoder do not share one residual stream",
-    ),
-    (
-        &[
-            "mamba",
-            "mamba2",
-            "falcon_mamba",
-            "jamba",
-            "zamba",
-            "zamba2",
-            "bamba",
-            "rwkv",
-            "rwkv5",
-            "recurrent_gemma",
-            "xlstm",
-        ],
-        "state-space and recurrent blocks have no heads that write to the stream",
-    ),
-];
-
 /// The family of a `model_type`.
 ///
 /// # Errors
@@ -187,14 +160,5 @@ pub(super) fn find(raw: &RawConfig, model_type: &str) -> Result<&'static Family>
     if let Some(family) = ALL.iter().find(|f| f.model_type == model_type) {
         return Ok(family);
     }
-    if let Some((_, reason)) = NOT_ADDITIVE.iter().find(|(types, _)| types.contains(&model_type)) {
-        return Err(not_additive(raw, "model_type", reason));
-    }
-    let known: Vec<_> = ALL.iter().map(|f| f.model_type).collect();
-    Err(raw.unsupported("model_type", &format!("families implemented so far: {}", known.join(", "))))
-}
-
-/// The refusal of a model that is no sum of its components.
-fn not_additive(raw: &RawConfig, key: &str, reason: &str) -> PrismError {
-    raw.unsupported(key, &format!("its residual stream is not the sum of what its components write: {reason}"))
+    Err(refused::refusal(raw, model_type))
 }

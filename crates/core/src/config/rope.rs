@@ -136,7 +136,10 @@ fn scaling(
                 attention_factor,
             }
         }
-        _ => return Err(p.unsupported("rope_type", "rope types: default, linear, dynamic, llama3, yarn, longrope")),
+        _ => {
+            let key = if p.has("rope_type") { "rope_type" } else { "type" };
+            return Err(p.unsupported(key, "rope types: default, linear, dynamic, llama3, yarn, longrope"));
+        }
     })
 }
 

@@ -20,7 +20,6 @@ const LAYOUT: Layout = Layout {
 };
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
-    raw.must_be_off("add_cross_attention", "an encoder's writes are not part of this residual stream")?;
     let d_model = raw.count(raw.either("d_model", "hidden_size")?, 1024, limits::D_MODEL)?;
     if d_model < 4 {
         return Err(raw.invalid("d_model", d_model, "at least 4, for two speeds of positions"));

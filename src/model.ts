@@ -61,6 +61,7 @@ export interface Norm {
 /** How a model knows positions. */
 export type Positions =
   | { readonly kind: 'learned'; readonly offset: number }
+  | { readonly kind: 'sinusoidal'; readonly offset: number; readonly zero: number | null }
   | { readonly kind: 'rotary'; readonly layers: readonly (Rotary | null)[] }
   | {
       readonly kind: 'alibi'
@@ -129,8 +130,10 @@ export interface ModelConfig {
         readonly kind: 'experts'
         readonly nExperts: number
         readonly topK: number
-        readonly gating: 'softmax' | 'softmaxOfChosen'
-        /** Hidden width of an expert that every token gets, with a gate of its own. */
+        readonly gating: 'softmax' | 'softmaxOfChosen' | 'sigmoid' | 'sigmoidOfChosen'
+        /** What else changes choice and gates: a stored number per expert, groups (how many, how many stay), a factor. */
+        readonly routing: { readonly corrected: boolean; readonly groups: readonly [number, number] | null; readonly scale: number }
+        /** Hidden width of an expert that every token gets, in full or by a gate of its own. */
         readonly shared: number | null
         readonly swiglu: { readonly alpha: number; readonly limit: number } | null
       }

@@ -1,7 +1,7 @@
 //! Hook points: the places of the forward pass that have a name. Names and shapes are TransformerLens's; values are
 //! those of the Hugging Face forward pass, nothing folded or centred.
 
-use crate::config::{MlpKind, ModelConfig, Positions};
+use crate::config::{MlpKind, ModelConfig};
 use crate::error::{PrismError, Result};
 use BlockPoint::*;
 use Dim::*;
@@ -209,8 +209,8 @@ impl HookPoint {
     /// Why the model has no such point; `None` where it has.
     pub fn absent(self, config: &ModelConfig) -> Option<&'static str> {
         match self {
-            HookPoint::PosEmbed if !matches!(config.positions, Positions::Learned { .. }) => {
-                Some("the model has no learned positions")
+            HookPoint::PosEmbed if !config.positions.are_added() => {
+                Some("the model adds no positions to the embedding")
             }
             HookPoint::Block(l, point) => point.absent(config, l),
             _ => None,

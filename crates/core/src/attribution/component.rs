@@ -1,6 +1,6 @@
 //! The columns of a result: which components there are, what they are called, and how a unit groups them.
 
-use crate::config::{MlpKind, ModelConfig, Positions};
+use crate::config::{MlpKind, ModelConfig};
 
 /// How fine the columns are. A unit is a choice of columns, never of numbers: the columns of `Layer` are sums of those
 /// of `Head`, and those of `Head` of those of `Neuron`.
@@ -92,7 +92,7 @@ impl Component {
     /// The same with or without a bias of attention, whatever the model has.
     pub(super) fn listed(unit: Unit, config: &ModelConfig, has_attn_bias: bool) -> Vec<Component> {
         let mut all = vec![Component::new(Kind::Embed, None, None)];
-        if matches!(config.positions, Positions::Learned { .. }) {
+        if config.positions.are_added() {
             all.push(Component::new(Kind::PosEmbed, None, None));
         }
         for l in 0..config.n_layers {
@@ -121,7 +121,7 @@ impl Component {
 
     /// How many components there are.
     pub fn count(unit: Unit, config: &ModelConfig) -> usize {
-        let embeds = 1 + usize::from(matches!(config.positions, Positions::Learned { .. }));
+        let embeds = 1 + usize::from(config.positions.are_added());
         let heads = config.n_heads + usize::from(config.has_attn_bias());
         let of_layer = |l| match unit {
             Unit::Layer => 2,

@@ -3,7 +3,7 @@
 
 use super::{Cache, Logits, Part};
 use crate::batch::check_ids;
-use crate::checkpoint::{Dtype, Header, StoredFile};
+use crate::checkpoint::{Header, StoredFile};
 use crate::chunk::Prompted;
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
@@ -245,7 +245,10 @@ impl Reader<'_> {
             let found = format!("{name} of type {} and shape {:?}", entry.dtype, entry.shape);
             return Err(self.file.invalid(found, format!("F32 of shape {shape:?}")));
         }
-        Ok(Tensor::from_vec(self.file.read_f32(entry.range.clone(), Dtype::F32)?, shape, &Device::Cpu)?)
+        let mut values = Vec::with_capacity(shape.iter().product());
+        let append = |block: &[u8]| values.extend(block.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
+        self.file.blocks(entry.range.clone(), append)?;
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 
     fn numbers(&self, name: &str) -> Result<Vec<u32>> {

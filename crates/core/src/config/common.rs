@@ -150,3 +150,15 @@ pub(super) fn windows(
     }
     Ok(sliding.into_iter().map(|s| window.filter(|_| s)).collect())
 }
+
+/// `mlp_layer_types`: the layers that are `dense` among those with experts, or else those of which `default` says so.
+pub(super) fn dense_layers(raw: &RawConfig, n_layers: usize, default: impl Fn(usize) -> bool) -> Result<Vec<usize>> {
+    let Some(types) = raw.texts("mlp_layer_types")? else { return Ok((0..n_layers).filter(|l| default(*l)).collect()) };
+    if types.len() != n_layers {
+        return Err(raw.invalid("mlp_layer_types", format!("{} layers", types.len()), format!("{n_layers} layers")));
+    }
+    if types.iter().any(|name| name != "dense" && name != "sparse") {
+        return Err(raw.unsupported("mlp_layer_types", "layers: dense, sparse"));
+    }
+    Ok((0..n_layers).filter(|l| types[*l] == "dense").collect())
+}

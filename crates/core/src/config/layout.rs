@@ -35,6 +35,8 @@ pub struct Layout {
     pub stacked: Option<[&'static str; 3]>,
     /// The expert that every token gets.
     pub shared_expert: Option<SharedExpertNames>,
+    /// What is added to the experts' scores before the choice.
+    pub router_correction: Option<Correction>,
     /// Norm before the unembedding.
     pub ln_final: &'static str,
     /// Unembedding, [d_vocab, d_model].
@@ -82,9 +84,9 @@ pub enum MlpNames {
         stacking: Stacking,
         /// [n_experts, d_model]
         router: &'static str,
-        /// Gate and up; the whole name.
+        /// Gate and up, the whole name.
         gate_up: &'static str,
-        /// Out; the whole name.
+        /// Out, the whole name.
         output: &'static str,
     },
 }
@@ -103,10 +105,28 @@ pub enum Stacking {
 /// Where the expert lies that every token gets.
 #[derive(Debug, Clone, Copy)]
 pub struct SharedExpertNames {
+    /// Its MLP, gated.
+    pub mlp: SharedMlpNames,
+    /// What gives its score, [1, d_model]; without one it is added in full.
+    pub score: Option<&'static str>,
+}
+
+/// How a shared expert's gated MLP is stored.
+#[derive(Debug, Clone, Copy)]
+pub enum SharedMlpNames {
     /// Gate, up and out.
-    pub mlp: [&'static str; 3],
-    /// What gives its score, [1, d_model].
-    pub score: &'static str,
+    Gated([&'static str; 3]),
+    /// Gate and up side by side, and out.
+    GateUp([&'static str; 2]),
+}
+
+/// Where a number per expert lies that changes the choice.
+#[derive(Debug, Clone, Copy)]
+pub struct Correction {
+    /// Its whole name.
+    pub name: &'static str,
+    /// Whether it is stored as [1, n_experts] (ERNIE), not [n_experts].
+    pub in_a_row: bool,
 }
 
 /// How a linear layer's matrix is stored.
@@ -136,6 +156,7 @@ impl Layout {
         mlp: MlpNames::Gated(["layers.{l}.mlp.gate_proj", "layers.{l}.mlp.up_proj", "layers.{l}.mlp.down_proj"]),
         stacked: None,
         shared_expert: None,
+        router_correction: None,
         ln_final: "norm",
         unembed: "lm_head",
         orientation: Orientation::OutIn,

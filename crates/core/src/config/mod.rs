@@ -11,7 +11,7 @@ mod raw;
 mod rope;
 mod spec;
 
-pub use layout::{Layout, MlpNames, Orientation, Qkv, SharedExpertNames, Stacking};
+pub use layout::{Correction, Layout, MlpNames, Orientation, Qkv, SharedExpertNames, SharedMlpNames, Stacking};
 pub use quantization::check_files as check_not_quantised;
 pub use raw::RawConfig;
 pub use spec::*;
@@ -116,6 +116,9 @@ impl ModelConfig {
         let model_type = raw.text("model_type")?.ok_or_else(|| raw.invalid("model_type", "missing", "a model type"))?;
         let family = families::find(&raw, &model_type)?;
         raw.must_be_off("is_encoder_decoder", "only decoders are implemented")?;
+        raw.must_be_off("add_cross_attention", "an encoder's writes are not part of this residual stream")?;
+        raw.must_be_empty("pruned_heads", "pruned heads change the shape of every head")?;
+        not_quantised(&raw)?;
         let mut config = (family.resolve)(&raw)?;
         config.unknown_keys = raw.unread(family.harmless);
         config.notes = config.special();
@@ -254,6 +257,20 @@ impl ModelConfig {
     }
 }
 
+/// Quantised weights are no weights that this loader knows, whatever else is accepted.
+fn not_quantised(raw: &RawConfig) -> Result<()> {
+    for key in ["quantization_config", "compression_config", "quantization"] {
+        if let Some(config) = raw.value(key) {
+            let method = config["quant_method"].as_str().map_or(String::new(), |method| format!(" ({method})"));
+            let reason = format!(
+                "quantised weights{method} are not implemented: save the model dequantised, in f32, f16 or bf16"
+            );
+            return Err(raw.unsupported(key, &reason));
+        }
+    }
+    Ok(())
+}
+
 /// At most six decimals, and no more than there are.
 fn short(x: f64) -> String {
     format!("{x:.6}").trim_end_matches('0').trim_end_matches('.').to_string()
@@ -285,6 +302,20 @@ mod tests {
         assert_eq!(error.code(), "CONFIG_UNSUPPORTED");
         assert!(error.to_string().contains("nobody_knows") && error.to_string().contains("gpt2"), "{error}");
         assert_eq!(resolve("{}").unwrap_err().code(), "CONFIG_INVALID");
+    }
+
+    #[test]
+    fn what_no_permission_covers() {
+        for (key, value) in [
+            ("quantization_config", r#"{"quant_method": "awq"}"#),
+            ("add_cross_attention", "true"),
+            ("is_encoder_decoder", "true"),
+            ("pruned_heads", r#"{"0": [1]}"#),
+        ] {
+            let json = format!(r#"{{"model_type": "llama", "{key}": {value}}}"#);
+            let error = ModelConfig::resolve(RawConfig::parse("c", json.as_bytes()).unwrap(), true).unwrap_err();
+            assert_eq!((error.code(), error.details()["key"].as_str()), ("CONFIG_UNSUPPORTED", Some(key)));
+        }
     }
 
     #[test]

@@ -15,57 +15,93 @@ const MAX_BYTES: u64 = 1 << 20;
 pub(super) const HARMLESS: &[&str] = &[
     "_attn_implementation",
     "_attn_implementation_autoset",
+    "_attn_implementation_internal",
     "_commit_hash",
+    "_experts_implementation",
+    "_flash_attn_2_enabled",
     "_name_or_path",
     "_num_labels",
+    "activation_dropout",
     "architectures",
     "attention_dropout",
+    "attention_probs_dropout_prob",
+    "attn_implementation",
     "attn_pdrop",
     "auto_map",
     "bad_words_ids",
     "begin_suppress_tokens",
+    "bos_token",
     "chunk_size_feed_forward",
     "classifier_dropout",
+    "cls_token_id",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
     "diversity_penalty",
     "do_sample",
+    "dropout",
     "dtype",
     "early_stopping",
+    "embd_dropout",
     "embd_pdrop",
+    "embed_dropout",
+    "embedding_dropout",
     "encoder_no_repeat_ngram_size",
+    "eos_token",
     "eos_token_id",
     "exponential_decay_length_penalty",
     "finetuning_task",
+    "flash_attn",
+    "flash_rotary",
     "forced_bos_token_id",
     "forced_eos_token_id",
+    "fused_dense",
     "gradient_checkpointing",
     "hidden_dropout",
+    "hidden_dropout_prob",
     "id2label",
+    "init_std",
+    "initializer_factor",
     "initializer_range",
     "is_decoder",
     "is_encoder_decoder", // read for the file itself; parts of a config repeat it
+    "keys_to_ignore_at_inference",
     "label2id",
+    "language",
+    "layerdrop",
     "length_penalty",
+    "license",
+    "mask_token_id",
     "max_length",
+    "max_new_tokens",
     "min_length",
+    "model_max_length",
+    "model_name",
     "no_repeat_ngram_size",
     "num_beam_groups",
     "num_beams",
     "num_labels",
     "num_return_sequences",
+    "onnx",
     "output_attentions",
     "output_hidden_states",
     "output_past",
+    "output_router_logits",
     "output_scores",
+    "pad_token",
     "pad_token_id",
     "prefix",
     "pretraining_tp", // how a matrix product is cut, not what it is
     "problem_type",
     "remove_invalid_values",
     "repetition_penalty",
+    "resid_dropout",
     "resid_pdrop",
+    "residual_dropout",
     "return_dict",
     "return_dict_in_generate",
+    "router_aux_loss_coef",
     "sep_token_id",
+    "seq_length",
     "summary_activation",
     "summary_first_dropout",
     "summary_proj_to_labels",
@@ -75,16 +111,22 @@ pub(super) const HARMLESS: &[&str] = &[
     "task_specific_params",
     "temperature",
     "tf_legacy_loss",
+    "tie_encoder_decoder",
     "tokenizer_class",
     "top_k",
     "top_p",
     "torch_dtype",
     "torchscript",
+    "transformers.js_config",
     "transformers_version",
     "typical_p",
+    "unk_token",
+    "unk_token_id",
     "unsloth_version",
     "use_bfloat16",
     "use_cache",
+    "use_flash_attn",
+    "use_return_dict",
 ];
 
 /// A parsed `config.json` that remembers which keys were asked for. `null` is not the same as a missing key: in
@@ -143,6 +185,11 @@ impl RawConfig {
         self.map.get(key).is_some_and(Value::is_null)
     }
 
+    /// Whether it has no keys at all.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
     /// Marks keys as read that mean nothing beside what was read already.
     pub fn ignore(&self, keys: &[&str]) {
         self.read.borrow_mut().extend(keys.iter().map(|key| key.to_string()));
@@ -195,6 +242,15 @@ impl RawConfig {
         self.kind(key, "a list of finite numbers above 0", |v| v.as_array()?.iter().map(positive).collect())
     }
 
+    /// A list of finite numbers from 0 on.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID`.
+    pub fn not_negatives(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let number = |x: &Value| x.as_f64().filter(|x| x.is_finite() && *x >= 0.0);
+        self.kind(key, "a list of finite numbers from 0 on", |v| v.as_array()?.iter().map(number).collect())
+    }
+
     fn get(&self, key: &str) -> Option<&Value> {
         self.read.borrow_mut().insert(key.into());
         self.map.get(key).filter(|v| !v.is_null())
@@ -212,6 +268,16 @@ impl RawConfig {
     pub fn count(&self, key: &str, default: usize, limit: usize) -> Result<usize> {
         self.check_not_null(key, &format!("a whole number from 1 to {limit}"))?;
         Ok(self.optional_count(key, limit)?.unwrap_or(default))
+    }
+
+    /// As [`RawConfig::count`], for keys whose class may have no default.
+    ///
+    /// # Errors
+    /// `CONFIG_INVALID` where there is neither a value nor a default.
+    pub fn count_or(&self, key: &str, default: Option<usize>, limit: usize) -> Result<usize> {
+        let expected = format!("a whole number from 1 to {limit}");
+        self.check_not_null(key, &expected)?;
+        self.optional_count(key, limit)?.or(default).ok_or_else(|| self.invalid(key, "missing", expected))
     }
 
     /// As [`RawConfig::count`], with `None` where the key is absent.

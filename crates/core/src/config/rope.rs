@@ -36,10 +36,14 @@ pub(super) fn read_type(
         _ => return Err(raw.unsupported("rope_parameters", "it must hold one dictionary per type of layer")),
     };
     let rotary = read_from(raw, nested.as_deref(), d_head, n_context, defaults)?;
+    as_of_a_layer_type(raw, "rope_parameters", rotary)
+}
+
+/// The class looks for `truncate` one level up, where it cannot be.
+fn as_of_a_layer_type(raw: &RawConfig, key: &str, rotary: Rotary) -> Result<Rotary> {
     match rotary.scaling {
-        // the class looks for `truncate` one level up, where it cannot be
         RotaryScaling::Yarn { truncate: false, .. } => {
-            Err(raw.unsupported("rope_parameters", "truncate is not read from the dictionary of a layer type"))
+            Err(raw.unsupported(key, "truncate is not read from the dictionary of a layer type"))
         }
         _ => Ok(rotary),
     }
@@ -132,7 +136,10 @@ fn scaling(
                 attention_factor,
             }
         }
-        _ => return Err(p.unsupported("rope_type", "rope types: default, linear, dynamic, llama3, yarn, longrope")),
+        _ => {
+            let key = if p.has("rope_type") { "rope_type" } else { "type" };
+            return Err(p.unsupported(key, "rope types: default, linear, dynamic, llama3, yarn, longrope"));
+        }
     })
 }
 
@@ -167,13 +174,27 @@ pub(super) fn by_layer_type(raw: &RawConfig, config: &mut super::ModelConfig, fu
         None => {
             let plain =
                 Rotary { dim: d_head, theta: local, style: RotaryStyle::Halves, scaling: RotaryScaling::Default };
-            (read(raw, d_head, n_context, &defaults(full))?, plain)
+            // the class writes it over `rope_type: default`, under which a `type` beside it goes unread
+            if raw.object("rope_scaling")?.is_some_and(|scaling| scaling.has("type") && !scaling.has("rope_type")) {
+                return Err(raw.unsupported("rope_scaling", "here its kind must stand as rope_type, not as type"));
+            }
+            let full = read(raw, d_head, n_context, &defaults(full))?;
+            (as_of_a_layer_type(raw, "rope_scaling", full)?, plain)
         }
     };
     let layers = config.windows.iter().map(|w| Some(if w.is_some() { local.clone() } else { full.clone() })).collect();
     config.positions = Positions::Rotary { layers };
     config.n_context = longest(&config.positions, n_context);
     Ok(())
+}
+
+/// Whether the config says how angles are scaled; a θ without it would be ignored by the class.
+pub(super) fn names_a_scaling(raw: &RawConfig) -> Result<bool> {
+    let named = raw.has("rope_parameters") || raw.object("rope_scaling")?.is_some_and(|scaling| !scaling.is_empty());
+    if !named && raw.has("rope_theta") {
+        return Err(raw.unsupported("rope_theta", "the class ignores it without rope_parameters or rope_scaling"));
+    }
+    Ok(named)
 }
 
 /// The same in every layer.

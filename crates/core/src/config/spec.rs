@@ -59,6 +59,14 @@ pub enum Positions {
         /// Row of the table that position 0 reads (OPT: 2).
         offset: usize,
     },
+    /// A vector per position that is no weight, added to the embedding: the component `pos_embed`. `sin(p ω_i)`, then
+    /// `cos(p ω_i)`, with `ω_i` from 1 to 1/10000 in equal ratios, `p` the position and the offset (XGLM).
+    Sinusoidal {
+        /// `p` of position 0.
+        offset: usize,
+        /// This `p` has zeros instead.
+        zero: Option<usize>,
+    },
     /// Queries and keys are turned by angles; per layer, `None` where a layer has no positions.
     Rotary {
         /// One entry per layer.
@@ -66,6 +74,13 @@ pub enum Positions {
     },
     /// Scores get a bias that is linear in the key's position.
     Alibi(Alibi),
+}
+
+impl Positions {
+    /// Whether a vector per position is added to the embedding.
+    pub fn are_added(&self) -> bool {
+        matches!(self, Positions::Learned { .. } | Positions::Sinusoidal { .. })
+    }
 }
 
 /// ALiBi: `scale · slope · (key_pos − zero)` is added to the scores.
@@ -239,7 +254,10 @@ pub enum MlpKind {
         top_k: usize,
         /// How router logits become gates.
         gating: Gating,
-        /// Hidden width of a gated MLP that every token gets besides, times the sigmoid of a score of its own (Qwen 2 MoE).
+        /// What else changes choice and gates.
+        routing: Routing,
+        /// Hidden width of a gated MLP that every token gets besides, in full or (Qwen 2 MoE) times the sigmoid of a score of
+        /// its own.
         shared: Option<usize>,
         /// gpt-oss: `clamp`, then `(up + 1) · gate · σ(alpha · gate)` in place of the activation.
         swiglu: Option<ClampedSwiglu>,
@@ -254,6 +272,28 @@ pub enum Gating {
     Softmax,
     /// Softmax over the chosen experts.
     SoftmaxOfChosen,
+    /// The sigmoid of each; the chosen ones keep their values (dots.llm1).
+    Sigmoid,
+    /// The sigmoid of each, over the sum of the chosen ones (DeepSeek's router; GLM 4 MoE).
+    SigmoidOfChosen,
+}
+
+/// What changes which experts are chosen, and their gates.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Routing {
+    /// Whether a stored number per expert is added to the scores for the choice, not for the gates.
+    pub corrected: bool,
+    /// Experts stand in so many groups, and are chosen from so many: those whose two largest scores have the largest sum.
+    pub groups: Option<[usize; 2]>,
+    /// What gates are multiplied with.
+    pub scale: f64,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Routing { corrected: false, groups: None, scale: 1.0 }
+    }
 }
 
 /// The constants of gpt-oss' experts.

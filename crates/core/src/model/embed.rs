@@ -6,9 +6,9 @@ use crate::batch::Batch;
 use crate::error::Result;
 use crate::hook::HookPoint;
 use crate::tap::Tap;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
-/// Token embedding and learned positions.
+/// Token embedding and positions that are added to it.
 pub struct Embed {
     /// W_E, [d_vocab, d_model]
     pub tokens: Tensor,
@@ -41,4 +41,29 @@ impl Embed {
         let pos_embed = tap.rows(HookPoint::PosEmbed, pos_embed)?;
         Ok((embed + pos_embed)?)
     }
+}
+
+/// Positions that are no weights, [n_context, d]: `sin(p ω_i)` in the first half of a row, `cos(p ω_i)` in the second, with
+/// `ω_i = 10000^(−i / (d/2 − 1))` and `p` from `offset` on; the row of `p = zero` is zeros. In f64, as
+/// `XGLMSinusoidalPositionalEmbedding`.
+pub(super) fn sinusoidal(
+    n_context: usize,
+    offset: usize,
+    zero: Option<usize>,
+    d_model: usize,
+    device: &Device,
+) -> Result<Tensor> {
+    let half = d_model / 2;
+    let rate = |i: usize| (-(10000f64.ln()) * i as f64 / (half as f64 - 1.0)).exp();
+    let rates: Vec<f64> = (0..half).map(rate).collect();
+    let mut table = vec![0f32; n_context * d_model]; // an odd width ends in a zero
+    for (p, row) in table.chunks_mut(d_model).enumerate().map(|(position, row)| (position + offset, row)) {
+        if zero != Some(p) {
+            for (i, rate) in rates.iter().enumerate() {
+                let angle = p as f64 * rate;
+                (row[i], row[half + i]) = (angle.sin() as f32, angle.cos() as f32);
+            }
+        }
+    }
+    Ok(Tensor::from_vec(table, (n_context, d_model), device)?)
 }

@@ -2,13 +2,14 @@
 //! over at the end is refused. Linear layers come out as `[in, out]`, whatever their order and orientation on disk.
 
 use super::attention::score_rule;
+use super::embed::sinusoidal;
 use super::{
     Attention, Block, Embed, Experts, Gated, Linear, Mlp, NormLayer, QkNorms, SharedExpert, Transformer, Unembed,
 };
 use crate::checkpoint::{Axis, Checkpoint, Matrix};
 use crate::config::{
     ClampedSwiglu, Gain, Layout, MlpKind, MlpNames, ModelConfig, Norm, Orientation, Positions, QkNorm, QkSpan, Qkv,
-    Stacking,
+    SharedExpertNames, SharedMlpNames, Stacking,
 };
 use crate::error::{PrismError, Result};
 use candle_core::{DType, Device, Tensor};
@@ -114,6 +115,9 @@ impl<'a> Loader<'a> {
                 let end = offset + c.n_context;
                 let table = self.matrix(name, &[end, c.d_model])?.rows(*offset..end);
                 Some(self.made(&[c.n_context, c.d_model], |buffer| table.copy(buffer))?)
+            }
+            (Positions::Sinusoidal { offset, zero }, _) => {
+                Some(sinusoidal(c.n_context, *offset, *zero, c.d_model, self.device)?)
             }
             _ => None,
         };
@@ -278,18 +282,42 @@ impl<'a> Loader<'a> {
     }
 
     fn experts(&self, router: &str, kind: MlpKind, experts: Vec<Gated>, l: usize) -> Result<Mlp> {
-        let MlpKind::Experts { top_k, gating, n_experts, shared, .. } = kind else {
+        let MlpKind::Experts { top_k, gating, routing, n_experts, shared, .. } = kind else {
             return Err(PrismError::Internal { place: "experts".into(), problem: "no experts".into() });
         };
         let router = self.linear(router, self.config.d_model, n_experts, self.config.biases.router)?;
         let shared = match (shared, self.config.layout.shared_expert) {
-            (Some(width), Some(names)) => Some(SharedExpert {
-                score: self.linear(&Layout::at(names.score, l), self.config.d_model, 1, false)?,
-                expert: self.gated_from(names.mlp.map(|name| Layout::at(name, l)), width)?,
-            }),
+            (Some(width), Some(names)) => Some(self.shared_expert(names, width, l)?),
             _ => None,
         };
-        Ok(Mlp::Experts(Experts { router, gating, top_k, experts, shared }))
+        let correction = self.config.layout.router_correction.filter(|_| routing.corrected);
+        let correction = correction.map(|correction| {
+            let shape: &[usize] = if correction.in_a_row { &[1, n_experts] } else { &[n_experts] };
+            let numbers: Vec<f32> = self.tensor(&Layout::at(correction.name, l), shape)?.flatten_all()?.to_vec1()?;
+            Ok::<_, PrismError>(numbers.into_iter().map(f64::from).collect())
+        });
+        Ok(Mlp::Experts(Experts {
+            router,
+            gating,
+            routing,
+            correction: correction.transpose()?,
+            top_k,
+            experts,
+            shared,
+        }))
+    }
+
+    fn shared_expert(&self, names: SharedExpertNames, width: usize, l: usize) -> Result<SharedExpert> {
+        let (d_model, at) = (self.config.d_model, |name: &str| Layout::at(name, l));
+        let expert = match names.mlp {
+            SharedMlpNames::Gated(names) => self.gated_from(names.map(at), width)?,
+            SharedMlpNames::GateUp([gate_up, output]) => {
+                let gate_up = self.linear(&at(gate_up), d_model, 2 * width, false)?;
+                self.gated(gate_up, self.linear(&at(output), width, d_model, false)?, None)
+            }
+        };
+        let score = names.score.map(|name| self.linear(&at(name), d_model, 1, false)).transpose()?;
+        Ok(SharedExpert { score, expert })
     }
 
     /// Experts from two tensors for all of them.

@@ -1,8 +1,8 @@
 //! The MLP: `act(x W_in + b_in) W_out + b_out`, gated: `(act(x W_gate) ⊙ x W_up) W_out`, or several of those of which a
-//! router chooses: `Σ_e g_e E_e(x)`, and perhaps one that every token gets: `+ σ(x w) E(x)`.
+//! router chooses: `Σ_e g_e E_e(x)`, and perhaps one that every token gets: `+ E(x)` or `+ σ(x w) E(x)`.
 
 use super::Linear;
-use crate::config::{ClampedSwiglu, Gating};
+use crate::config::{ClampedSwiglu, Gating, Routing};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::HookPoint;
@@ -45,6 +45,10 @@ pub struct Experts {
     pub router: Linear,
     /// How logits become gates.
     pub gating: Gating,
+    /// What else changes choice and gates.
+    pub routing: Routing,
+    /// A number per expert, added to its score for the choice.
+    pub correction: Option<Vec<f64>>,
     /// How many experts a token gets.
     pub top_k: usize,
     /// All of them.
@@ -53,10 +57,10 @@ pub struct Experts {
     pub shared: Option<SharedExpert>,
 }
 
-/// An expert that every token gets, times the sigmoid of its score.
+/// An expert that every token gets, times the sigmoid of its score where it has one.
 pub struct SharedExpert {
     /// [d_model, 1]
-    pub score: Linear,
+    pub score: Option<Linear>,
     /// The expert.
     pub expert: Gated,
 }
@@ -103,18 +107,24 @@ impl Mlp {
 
 impl SharedExpert {
     fn hidden_layer(&self, x: &Tensor) -> Result<HiddenLayer<'_>> {
-        let share = self.share(x)?;
-        let values = self.expert.hidden_of(x)?.broadcast_mul(&share)?;
-        Ok(HiddenLayer { values, output: &self.expert.output, weight: Some(share) })
+        let (values, share) = (self.expert.hidden_of(x)?, self.share(x)?);
+        let values = share.as_ref().map_or(Ok(values.clone()), |share| values.broadcast_mul(share))?;
+        Ok(HiddenLayer { values, output: &self.expert.output, weight: share })
     }
 
-    fn share(&self, x: &Tensor) -> Result<Tensor> {
-        Ok((self.score.forward(x)?.neg()?.exp()? + 1.0)?.recip()?)
+    /// `σ(x w)`, where the expert has a score.
+    fn share(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        let share = |score: &Linear| Ok((score.forward(x)?.neg()?.exp()? + 1.0)?.recip()?);
+        self.score.as_ref().map(share).transpose()
     }
 
-    /// `σ(x w) E(x)`
+    /// `E(x)`, or `σ(x w) E(x)`
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.expert.forward(x)?.broadcast_mul(&self.share(x)?)?)
+        let out = self.expert.forward(x)?;
+        Ok(match self.share(x)? {
+            Some(share) => out.broadcast_mul(&share)?,
+            None => out,
+        })
     }
 }
 
@@ -155,19 +165,46 @@ impl Experts {
         Ok(Tensor::from_vec(gates, (logits.len(), self.experts.len()), x.device())?)
     }
 
-    /// Softmax of the logits over all experts or over the chosen, in f64; the `top_k` largest are chosen, of equals the
-    /// first.
+    /// The scores of the chosen experts, over their sum where the gating says so, times the routing's scale; in f64.
     fn gates_of(&self, logits: &[f32]) -> Vec<f32> {
-        let mut order: Vec<usize> = (0..logits.len()).collect();
-        order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
-        let chosen = &order[..self.top_k];
-        let max = f64::from(logits[order[0]]);
-        let exp = |i: usize| (f64::from(logits[i]) - max).exp();
+        let scores = self.scores(logits);
+        let chosen = self.chosen(logits, &scores);
         let total: f64 = match self.gating {
-            Gating::Softmax => (0..logits.len()).map(exp).sum(),
-            Gating::SoftmaxOfChosen => chosen.iter().map(|i| exp(*i)).sum(),
+            Gating::Softmax | Gating::Sigmoid => 1.0,
+            Gating::SoftmaxOfChosen | Gating::SigmoidOfChosen => chosen.iter().map(|i| scores[*i]).sum(),
         };
-        (0..logits.len()).map(|i| if chosen.contains(&i) { (exp(i) / total) as f32 } else { 0.0 }).collect()
+        let gate = |i: usize| (self.routing.scale * scores[i] / total) as f32;
+        (0..logits.len()).map(|i| if chosen.contains(&i) { gate(i) } else { 0.0 }).collect()
+    }
+
+    /// Softmax of the logits over all experts, or the sigmoid of each.
+    fn scores(&self, logits: &[f32]) -> Vec<f64> {
+        let wide = logits.iter().map(|x| f64::from(*x));
+        match self.gating {
+            Gating::Sigmoid | Gating::SigmoidOfChosen => wide.map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+            Gating::Softmax | Gating::SoftmaxOfChosen => {
+                let max = wide.clone().fold(f64::NEG_INFINITY, f64::max);
+                let exp: Vec<f64> = wide.map(|x| (x - max).exp()).collect();
+                let total: f64 = exp.iter().sum();
+                exp.iter().map(|e| e / total).collect()
+            }
+        }
+    }
+
+    /// The `top_k` experts with the largest scores, corrected where the model has a correction; of equals the one with
+    /// the larger logit, then the first.
+    fn chosen(&self, logits: &[f32], scores: &[f64]) -> Vec<usize> {
+        let mut by: Vec<f64> = scores.to_vec();
+        if let Some(correction) = &self.correction {
+            by.iter_mut().zip(correction).for_each(|(score, c)| *score += c);
+        }
+        if let Some([n, kept]) = self.routing.groups {
+            keep_groups(&mut by, n, kept);
+        }
+        let mut order: Vec<usize> = (0..by.len()).collect();
+        order.sort_by(|a, b| by[*b].total_cmp(&by[*a]).then(logits[*b].total_cmp(&logits[*a])));
+        order.truncate(self.top_k);
+        order
     }
 
     /// `Σ_e g_e E_e(x)`: every expert runs on the rows that chose it.
@@ -224,5 +261,21 @@ impl<'a> Chosen<'a> {
         let rows = Tensor::new(rows, self.gates.device())?;
         let weight = self.gates.narrow(D::Minus1, e, 1)?.contiguous()?.index_select(&rows, 0)?;
         Ok(Some((rows, weight)))
+    }
+}
+
+/// Of `n` groups of scores, only the `kept` ones whose two largest scores have the largest sum stay.
+fn keep_groups(scores: &mut [f64], n: usize, kept: usize) {
+    let size = scores.len() / n;
+    let strength = |group: &[f64]| {
+        let mut sorted = group.to_vec();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        sorted.iter().take(2).sum::<f64>()
+    };
+    let strengths: Vec<f64> = scores.chunks(size).map(strength).collect();
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|a, b| strengths[*b].total_cmp(&strengths[*a]));
+    for group in &order[kept..] {
+        scores[group * size..(group + 1) * size].fill(f64::NEG_INFINITY);
     }
 }

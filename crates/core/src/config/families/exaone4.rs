@@ -26,6 +26,12 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         ln2_post: Some("layers.{l}.post_feedforward_layernorm"),
         ..Layout::LLAMA
     };
+    windows_of(raw, &mut config)?;
+    Ok(config)
+}
+
+/// Windows, and rotary positions in layers with one; in all layers where the config has none.
+pub(super) fn windows_of(raw: &RawConfig, config: &mut ModelConfig) -> Result<()> {
     let window = sliding_window(raw, 4096)?;
     let nth = if raw.has("layer_types") {
         raw.ignore(&["sliding_window_pattern"]); // a number or a text like "LLLG", read only without the list
@@ -35,7 +41,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     };
     config.windows = windows(raw, config.n_layers, window, |l| (l + 1) % nth != 0)?;
     if window.is_some() {
-        rope::only_in_windows(&mut config);
+        rope::only_in_windows(config);
     }
-    Ok(config)
+    Ok(())
 }

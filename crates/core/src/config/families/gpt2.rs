@@ -55,8 +55,6 @@ pub(super) fn sizes(raw: &RawConfig, defaults: [usize; 5]) -> Result<Sizes> {
 }
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
-    raw.must_be_off("add_cross_attention", "an encoder's writes are not part of this residual stream")?;
-    raw.must_be_empty("pruned_heads", "pruned heads change the shape of every head")?;
     let sizes = sizes(raw, [768, 12, 12, 50257, 1024])?;
     let norm = Norm::layer(raw.positive("layer_norm_epsilon", 1e-5)?);
     let activation = activation(raw, "activation_function", "gelu_new")?;
@@ -109,8 +107,6 @@ mod tests {
             (r#"{"n_embd": 10, "n_head": 4}"#, "CONFIG_INVALID"),
             (r#"{"n_layer": 1025}"#, "CONFIG_INVALID"),
             (r#"{"layer_norm_epsilon": 0}"#, "CONFIG_INVALID"),
-            (r#"{"add_cross_attention": true}"#, "CONFIG_UNSUPPORTED"),
-            (r#"{"pruned_heads": {"0": [1]}}"#, "CONFIG_UNSUPPORTED"),
             (r#"{"activation_function": "mish"}"#, "CONFIG_UNSUPPORTED"),
         ] {
             assert_eq!(resolved(json).unwrap_err().code(), code, "{json}");

@@ -23,7 +23,6 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
-    raw.must_be_off("add_cross_attention", "an encoder's writes are not part of this residual stream")?;
     let mut sizes = gpt2::sizes(raw, [768, 12, 12, 50257, 1024])?;
     // several heads of their own stand head by head, one shared head stands behind all queries
     let shared = raw.flag("multi_query", true)?;

@@ -3,7 +3,9 @@
 
 use super::{Family, gpt2};
 use crate::config::common::{activation, head_width};
-use crate::config::{Biases, Layout, MlpNames, ModelConfig, Norm, Qkv, RawConfig, RotaryStyle, Sizes, limits, rope};
+use crate::config::{
+    Biases, Layout, MlpNames, ModelConfig, Norm, Qkv, RawConfig, Rotary, RotaryStyle, Sizes, limits, rope,
+};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family =
@@ -39,17 +41,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         d_vocab: raw.count("vocab_size", 50432, limits::VOCABULARY)?,
         n_context,
     };
-    let defaults = rope::Defaults { theta: 10000.0, share: Some(0.25), style: RotaryStyle::Halves, original: None };
-    let mut rotary = rope::read(raw, sizes.d_head, n_context, &defaults)?;
-    // the older names win over the newer ones
-    if let Some(share) = raw.optional_positive("rotary_pct")?.filter(|share| *share <= 1.0) {
-        rotary.dim = (sizes.d_head as f64 * share) as usize;
-    }
-    if rotary.dim == 0 || !rotary.dim.is_multiple_of(2) {
-        return Err(raw.invalid("rotary_pct", format!("{} of {}", rotary.dim, sizes.d_head), "an even number"));
-    }
-    rotary.theta = raw.positive("rotary_emb_base", rotary.theta)?;
-    let positions = rope::every_layer(rotary, sizes.n_layers);
+    let positions = rope::every_layer(rotary(raw, sizes.d_head, n_context)?, sizes.n_layers);
     let norm = Norm::layer(raw.positive("layer_norm_eps", 1e-5)?);
     let activation = activation(raw, "hidden_act", "gelu")?;
     let mut config = ModelConfig::plain(FAMILY.model_type, sizes, norm, positions, activation, LAYOUT);
@@ -60,4 +52,22 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     config.tied_embeddings = raw.flag("tie_word_embeddings", false)?;
     config.bos_token = raw.token("bos_token_id", sizes.d_vocab)?;
     Ok(config)
+}
+
+/// `rotary_pct` and `rotary_emb_base`, or the newer names in `rope_parameters`. The class reads no newer name beside the
+/// other keys; where two names are given they must agree.
+fn rotary(raw: &RawConfig, d_head: usize, n_context: usize) -> Result<Rotary> {
+    let theta = raw.positive("rotary_emb_base", 10000.0)?;
+    let share = raw.positive("rotary_pct", 0.25)?;
+    let defaults = rope::Defaults { theta, share: Some(share), style: RotaryStyle::Halves, original: None };
+    let rotary = rope::read(raw, d_head, n_context, &defaults)?;
+    let either = |keys: [&'static str; 2]| keys.into_iter().find(|key| raw.has(key));
+    if let (Some(key), true) = (either(["rotary_emb_base", "rope_theta"]), rotary.theta != theta) {
+        return Err(raw.unsupported(key, &format!("which θ holds, {theta} or {}?", rotary.theta)));
+    }
+    let dim = (d_head as f64 * share) as usize;
+    if let (Some(key), true) = (either(["rotary_pct", "partial_rotary_factor"]), rotary.dim != dim) {
+        return Err(raw.unsupported(key, &format!("do {dim} or {} numbers of a head turn?", rotary.dim)));
+    }
+    Ok(rotary)
 }

@@ -4,7 +4,7 @@ use super::Family;
 use crate::config::common::{LlamaDefaults, llama_like, windows};
 use crate::config::{
     Biases, ClampedSwiglu, Gating, Layout, MlpKind, MlpNames, ModelConfig, Positions, RawConfig, RotaryScaling,
-    Stacking, limits,
+    Routing, Stacking, limits, rope,
 };
 use crate::error::Result;
 
@@ -30,7 +30,7 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
-    if let (false, Positions::Rotary { layers }) = (names_a_scaling(raw)?, &mut config.positions) {
+    if let (false, Positions::Rotary { layers }) = (rope::names_a_scaling(raw)?, &mut config.positions) {
         layers.iter_mut().flatten().for_each(|rotary| rotary.scaling = class_scaling());
     }
     let attention = raw.flag("attention_bias", true)?;
@@ -45,6 +45,7 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         n_experts,
         top_k: raw.count("num_experts_per_tok", 4, n_experts)?,
         gating: Gating::SoftmaxOfChosen,
+        routing: Routing::default(),
         shared: None,
         swiglu: Some(ClampedSwiglu { alpha, limit }),
     };
@@ -59,15 +60,6 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         ..Layout::LLAMA
     };
     Ok(config)
-}
-
-/// Whether the config says how angles are scaled; a θ without it would be ignored by the class.
-fn names_a_scaling(raw: &RawConfig) -> Result<bool> {
-    let named = raw.has("rope_parameters") || raw.has("rope_scaling");
-    if !named && raw.has("rope_theta") {
-        return Err(raw.unsupported("rope_theta", "the class ignores it without rope_parameters or rope_scaling"));
-    }
-    Ok(named)
 }
 
 /// What the class takes where the config says nothing.

@@ -10,11 +10,7 @@ use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "gptj", resolve, harmless: HARMLESS };
 
-pub(super) const HARMLESS: &[&str] = &[
-    "n_ctx",
-    "rotary",
-    "scale_attn_weights", // read by no class of this family
-];
+pub(super) const HARMLESS: &[&str] = &["n_ctx"];
 
 const LAYOUT: Layout = Layout {
     pos_embed: None,
@@ -32,7 +28,9 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
 
 /// GPT-J, and CodeGen, which differs in names only.
 pub(super) fn gptj_like(raw: &RawConfig, family: &'static str, layout: Layout) -> Result<ModelConfig> {
-    raw.must_be_off("add_cross_attention", "an encoder's writes are not part of this residual stream")?;
+    for key in ["rotary", "scale_attn_weights"] {
+        raw.must_be_on(key, "the class does it whatever it says")?;
+    }
     let sizes = gpt2::sizes(raw, [4096, 28, 16, 50400, 2048])?;
     if raw.is_null("rotary_dim") {
         return Err(

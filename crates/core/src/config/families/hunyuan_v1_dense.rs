@@ -10,7 +10,12 @@ pub(super) const FAMILY: Family = Family { model_type: "hunyuan_v1_dense", resol
 const DEFAULTS: LlamaDefaults = LlamaDefaults { d_vocab: 290943, eps: ("rms_norm_eps", 1e-5), ..LlamaDefaults::LLAMA };
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
-    let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    hunyuan(raw, FAMILY.model_type)
+}
+
+/// All but the MLP, which HunYuan's model with experts has otherwise.
+pub(super) fn hunyuan(raw: &RawConfig, family: &'static str) -> Result<ModelConfig> {
+    let mut config = llama_like(raw, family, &DEFAULTS)?;
     config.biases = attention_biases(raw)?;
     config.qk_norm = Some(QkNorm { after_rotary: true, ..QkNorm::new(config.norm, QkSpan::Head) });
     config.layout = Layout {

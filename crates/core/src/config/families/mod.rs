@@ -7,15 +7,21 @@ mod bloom;
 mod codegen;
 mod cohere;
 mod cohere2;
+mod cwm;
+mod dots1;
 mod ernie4_5;
+mod ernie4_5_moe;
 mod exaone4;
+mod exaone_moe;
 mod falcon;
 mod flex_olmo;
+mod flint;
 mod gemma;
 mod gemma2;
 mod gemma3;
 mod glm;
 mod glm4;
+mod glm4_moe;
 mod gpt2;
 mod gpt_bigcode;
 mod gpt_neo;
@@ -23,11 +29,21 @@ mod gpt_neox;
 mod gpt_oss;
 mod gptj;
 mod granite;
+mod granite_swa;
 mod granitemoe;
+mod granitemoe_swa;
+mod granitemoeshared;
 mod helium;
 mod hunyuan_v1_dense;
+mod hunyuan_v1_moe;
+mod hy_v3;
+mod hyperclovax;
+mod internlm3;
+mod iquestcoder;
 mod jais2;
 mod llama;
+mod mellum;
+mod minimax_m2;
 mod ministral;
 mod mistral;
 mod mixtral;
@@ -45,14 +61,18 @@ mod qwen2;
 mod qwen2_moe;
 mod qwen3;
 mod qwen3_moe;
+mod refused;
 mod seed_oss;
 mod smollm3;
+mod solar_open;
 mod stablelm;
 mod starcoder2;
 mod vaultgemma;
+mod xglm;
 
 use super::{ModelConfig, RawConfig};
-use crate::error::{PrismError, Result};
+use crate::error::Result;
+use refused::not_additive;
 
 /// A family: the `model_type` of its config and what reads it.
 pub(super) struct Family {
@@ -69,15 +89,21 @@ pub(super) const ALL: &[Family] = &[
     codegen::FAMILY,
     cohere::FAMILY,
     cohere2::FAMILY,
+    cwm::FAMILY,
+    dots1::FAMILY,
     ernie4_5::FAMILY,
+    ernie4_5_moe::FAMILY,
     exaone4::FAMILY,
+    exaone_moe::FAMILY,
     falcon::FAMILY,
     flex_olmo::FAMILY,
+    flint::FAMILY,
     gemma::FAMILY,
     gemma2::FAMILY,
     gemma3::FAMILY,
     glm::FAMILY,
     glm4::FAMILY,
+    glm4_moe::FAMILY,
     gpt2::FAMILY,
     gpt_bigcode::FAMILY,
     gpt_neo::FAMILY,
@@ -85,11 +111,21 @@ pub(super) const ALL: &[Family] = &[
     gpt_oss::FAMILY,
     gptj::FAMILY,
     granite::FAMILY,
+    granite_swa::FAMILY,
     granitemoe::FAMILY,
+    granitemoe_swa::FAMILY,
+    granitemoeshared::FAMILY,
     helium::FAMILY,
     hunyuan_v1_dense::FAMILY,
+    hunyuan_v1_moe::FAMILY,
+    hy_v3::FAMILY,
+    hyperclovax::FAMILY,
+    internlm3::FAMILY,
+    iquestcoder::FAMILY,
     jais2::FAMILY,
     llama::FAMILY,
+    mellum::FAMILY,
+    minimax_m2::FAMILY,
     ministral::FAMILY,
     mistral::FAMILY,
     mixtral::FAMILY,
@@ -109,38 +145,11 @@ pub(super) const ALL: &[Family] = &[
     qwen3_moe::FAMILY,
     seed_oss::FAMILY,
     smollm3::FAMILY,
+    solar_open::FAMILY,
     stablelm::FAMILY,
     starcoder2::FAMILY,
     vaultgemma::FAMILY,
-];
-
-/// Models whose residual stream is not the sum of what their components wrote, and why.
-const NOT_ADDITIVE: &[(&[&str], &str)] = &[
-    (&["openai-gpt", "xlnet"], "the norm after each addition rescales all that was written before it (post-LN)"),
-    (
-        &["bert", "roberta", "distilbert", "albert", "electra", "deberta", "deberta-v2"],
-        "post-LN: the norm after each addition rescales all that was written before it; and it is no causal decoder",
-    ),
-    (
-        &["t5", "mt5", "bart", "mbart", "pegasus", "marian", "m2m_100", "whisper"],
-        "an encoder and a decoder do not share one residual stream",
-    ),
-    (
-        &[
-            "mamba",
-            "mamba2",
-            "falcon_mamba",
-            "jamba",
-            "zamba",
-            "zamba2",
-            "bamba",
-            "rwkv",
-            "rwkv5",
-            "recurrent_gemma",
-            "xlstm",
-        ],
-        "state-space and recurrent blocks have no heads that write to the stream",
-    ),
+    xglm::FAMILY,
 ];
 
 /// The family of a `model_type`.
@@ -151,14 +160,5 @@ pub(super) fn find(raw: &RawConfig, model_type: &str) -> Result<&'static Family>
     if let Some(family) = ALL.iter().find(|f| f.model_type == model_type) {
         return Ok(family);
     }
-    if let Some((_, reason)) = NOT_ADDITIVE.iter().find(|(types, _)| types.contains(&model_type)) {
-        return Err(not_additive(raw, "model_type", reason));
-    }
-    let known: Vec<_> = ALL.iter().map(|f| f.model_type).collect();
-    Err(raw.unsupported("model_type", &format!("families implemented so far: {}", known.join(", "))))
-}
-
-/// The refusal of a model that is no sum of its components.
-fn not_additive(raw: &RawConfig, key: &str, reason: &str) -> PrismError {
-    raw.unsupported(key, &format!("its residual stream is not the sum of what its components write: {reason}"))
+    Err(refused::refusal(raw, model_type))
 }

@@ -11,19 +11,14 @@ pub(super) const FAMILY: Family = Family {
     resolve,
     harmless: &[
         "attn_impl",
-        "attn_type", // the class makes one key head per query head in any case
         "attn_uses_sequence_id",
-        "alibi", // always on in the class
         "emb_pdrop",
         "embedding_fraction",
         "expansion_ratio", // read by no class
         "fc_type",
         "init_config",
         "init_device",
-        "learned_pos_emb", // read by no class
-        "model_type",
-        "no_bias",
-        "norm_type",
+        "learned_pos_emb", // of models without ALiBi
         "tokenizer_name",
         "use_pad_tok_in_ffn",
         "verbose",
@@ -61,11 +56,20 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         d_vocab: raw.count("vocab_size", 50368, limits::VOCABULARY)?,
         n_context: raw.count("max_seq_len", 2048, limits::CONTEXT)?,
     };
+    raw.must_be_on("no_bias", "the class has no biases")?;
+    if raw.text("norm_type")?.is_some_and(|norm| !norm.ends_with("layernorm")) {
+        return Err(raw.unsupported("norm_type", "the class has no other norm than layernorm"));
+    }
     let attention = raw.object("attn_config")?;
     let attention = attention.as_deref();
     let mut scale = (d_head as f64).powf(-0.5);
     let mut clip_qkv = None;
     if let Some(a) = attention {
+        a.must_be_on("alibi", "the class always has ALiBi")?;
+        a.ignore(&["model_type"]); // of the part, as transformers 4 wrote it
+        if a.text("attn_type")?.is_some_and(|kind| kind != "multihead_attention") {
+            return Err(a.unsupported("attn_type", "the class has one key head for every query head"));
+        }
         a.must_be_off("prefix_lm", "only causal attention is implemented")?;
         a.must_be_off("qk_ln", "the transformers class does not read it")?;
         if a.positive("alibi_bias_max", BIAS_MAX)? != BIAS_MAX {

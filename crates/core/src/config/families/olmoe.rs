@@ -2,7 +2,7 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, attention_biases, llama_like};
-use crate::config::{Gating, MlpKind, ModelConfig, QkNorm, QkSpan, RawConfig, limits};
+use crate::config::{Gating, MlpKind, ModelConfig, QkNorm, QkSpan, RawConfig, Routing, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family =
@@ -37,7 +37,7 @@ pub(super) fn experts(raw: &RawConfig, config: &mut ModelConfig, defaults: [usiz
         raw.count("num_local_experts", raw.count("num_experts", defaults[0], limits::EXPERTS)?, limits::EXPERTS)?;
     let top_k = raw.count("num_experts_per_tok", defaults[1], n_experts)?;
     let gating = if raw.flag("norm_topk_prob", false)? { Gating::SoftmaxOfChosen } else { Gating::Softmax };
-    config.mlp = MlpKind::Experts { n_experts, top_k, gating, shared: None, swiglu: None };
+    config.mlp = MlpKind::Experts { n_experts, top_k, gating, routing: Routing::default(), shared: None, swiglu: None };
     config.layout.mlp = super::qwen3_moe::EXPERTS;
     config.layout.stacked = Some(super::qwen3_moe::STACKED);
     Ok(())

@@ -5,7 +5,7 @@ use crate::config::common::{LlamaDefaults, llama_like};
 use crate::config::{Layout, MlpNames, ModelConfig, Qkv, RawConfig, limits};
 use crate::error::Result;
 
-pub(super) const FAMILY: Family = Family { model_type: "phi3", resolve, harmless: &["attention_bias"] };
+pub(super) const FAMILY: Family = Family { model_type: "phi3", resolve, harmless: &[] };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_vocab: 32064,
@@ -20,6 +20,7 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    raw.must_be_off("attention_bias", "the class has no biases")?;
     config.layout = Layout {
         qkv: Qkv::Fused("layers.{l}.self_attn.qkv_proj"),
         mlp: MlpNames::GateUp(["layers.{l}.mlp.gate_up_proj", "layers.{l}.mlp.down_proj"]),

@@ -2,7 +2,7 @@
 
 use super::{Family, qwen3_moe};
 use crate::config::common::{LlamaDefaults, llama_like, sliding_window, windows};
-use crate::config::{MlpKind, ModelConfig, RawConfig, SharedExpertNames, limits};
+use crate::config::{MlpKind, ModelConfig, RawConfig, SharedExpertNames, SharedMlpNames, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family =
@@ -32,12 +32,12 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
         *shared = Some(raw.count("shared_expert_intermediate_size", 5632, limits::D_MLP)?);
     }
     config.layout.shared_expert = Some(SharedExpertNames {
-        mlp: [
+        mlp: SharedMlpNames::Gated([
             "layers.{l}.mlp.shared_expert.gate_proj",
             "layers.{l}.mlp.shared_expert.up_proj",
             "layers.{l}.mlp.shared_expert.down_proj",
-        ],
-        score: "layers.{l}.mlp.shared_expert_gate",
+        ]),
+        score: Some("layers.{l}.mlp.shared_expert_gate"),
     });
     Ok(config)
 }

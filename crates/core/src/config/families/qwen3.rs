@@ -7,8 +7,14 @@ use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family { model_type: "qwen3", resolve, harmless: &[] };
 
-const DEFAULTS: LlamaDefaults =
-    LlamaDefaults { d_vocab: 151936, d_mlp: 22016, d_head: Some(128), n_context: 32768, ..LlamaDefaults::LLAMA };
+const DEFAULTS: LlamaDefaults = LlamaDefaults {
+    d_vocab: 151936,
+    d_mlp: 22016,
+    n_key_value_heads: Some(32),
+    d_head: Some(128),
+    n_context: 32768,
+    ..LlamaDefaults::LLAMA
+};
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;

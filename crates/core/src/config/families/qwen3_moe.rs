@@ -2,7 +2,7 @@
 
 use super::Family;
 use crate::config::common::{LlamaDefaults, attention_biases, llama_like};
-use crate::config::{Gating, Layout, MlpKind, MlpNames, ModelConfig, QkNorm, QkSpan, RawConfig, limits};
+use crate::config::{Gating, Layout, MlpKind, MlpNames, ModelConfig, QkNorm, QkSpan, RawConfig, Routing, limits};
 use crate::error::Result;
 
 pub(super) const FAMILY: Family = Family {
@@ -51,7 +51,7 @@ pub(super) fn experts(raw: &RawConfig, config: &mut ModelConfig, defaults: [usiz
     let n_experts = raw.count(raw.either("num_experts", "num_local_experts")?, defaults[0], limits::EXPERTS)?;
     let top_k = raw.count("num_experts_per_tok", defaults[1], n_experts)?;
     let gating = if raw.flag("norm_topk_prob", false)? { Gating::SoftmaxOfChosen } else { Gating::Softmax };
-    config.mlp = MlpKind::Experts { n_experts, top_k, gating, shared: None, swiglu: None };
+    config.mlp = MlpKind::Experts { n_experts, top_k, gating, routing: Routing::default(), shared: None, swiglu: None };
     config.d_mlp = raw.count("moe_intermediate_size", defaults[2], limits::D_MLP)?;
     let step = raw.count("decoder_sparse_step", 1, limits::LAYERS)?;
     let dense = raw.counts("mlp_only_layers")?.unwrap_or_default();

@@ -11,13 +11,10 @@ pub(super) const FAMILY: Family = Family {
     harmless: &[
         "attention_softmax_in_fp32",
         "scale_attention_softmax_in_fp32",
-        "scale_attn_weights",
         "activation_function",
         "layer_norm_epsilon",
         "embedding_dropout",
         "residual_dropout",
-        "mlp_type",
-        "norm_type",
     ],
 };
 
@@ -37,6 +34,12 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
+    raw.must_be_on("scale_attn_weights", "the class scales them whatever it says")?;
+    for (key, only) in [("mlp_type", "default"), ("norm_type", "layer_norm")] {
+        if raw.text(key)?.is_some_and(|text| text != only) {
+            return Err(raw.unsupported(key, &format!("the class has no other form than {only}")));
+        }
+    }
     let bias = raw.flag("use_bias", true)?;
     config.biases = Biases { qkv: bias, attn_out: bias, mlp: bias, ..Biases::default() };
     config.norm = Norm::layer(config.norm.eps);

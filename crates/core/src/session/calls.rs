@@ -353,7 +353,7 @@ impl Session {
         })
     }
 
-    fn place(&self) -> Place<'_> {
+    pub(super) fn place(&self) -> Place<'_> {
         Place { model: &self.transformer, pool: &self.pool, memory_limit: self.limit() }
     }
 

@@ -1,7 +1,9 @@
 //! A loaded model and all that belongs to it: weights, tokenizer, threads, and the files it came from.
 
+mod attention;
 mod calls;
 
+pub use attention::{AttentionCall, DetectCall, Detected};
 pub use calls::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 
 use crate::batch::{Batch, check_ids};

@@ -1,0 +1,132 @@
+//! Where heads look, asked of a loaded model.
+
+use super::Session;
+use crate::attribution::sources;
+use crate::circuit::detect::{Detection, Sequences, Test};
+use crate::circuit::pattern::{self, HeadPattern, Patterns};
+use crate::error::{PrismError, Result};
+use crate::run::{CHUNK_TOKENS, Job};
+use crate::tokenizer::Prompt;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A call of [`Session::attention`].
+#[derive(Debug, Clone)]
+pub struct AttentionCall {
+    /// Prompts, of any lengths.
+    pub prompts: Vec<Prompt>,
+    /// Labels of heads; all without.
+    pub heads: Option<Vec<String>>,
+    /// Put a BOS token in front of texts, or leave it out, whatever the tokenizer does.
+    pub prepend_bos: Option<bool>,
+}
+
+/// A call of [`Session::detect_heads`].
+#[derive(Debug, Clone)]
+pub struct DetectCall {
+    /// Labels of heads; all without.
+    pub heads: Option<Vec<String>>,
+    /// Sequences of each kind.
+    pub sequences: usize,
+    /// Random tokens of a sequence before it repeats.
+    pub length: usize,
+    /// Seed of the tokens.
+    pub seed: u64,
+}
+
+/// A head and its tests.
+#[derive(Debug, Clone)]
+pub struct Detected {
+    /// Layer and head.
+    pub head: (usize, usize),
+    /// Attention to the token behind an earlier occurrence.
+    pub induction: Detection,
+    /// Attention to an earlier occurrence.
+    pub duplicate_token: Detection,
+    /// Attention to the token before.
+    pub previous_token: Detection,
+}
+
+impl Session {
+    /// Runs prompts and keeps the patterns of heads.
+    ///
+    /// # Errors
+    /// `MEMORY` before anything is run, those of tokenising and of the forward pass; `INVALID_ARGUMENT` for labels that
+    /// name no head.
+    pub fn attention(&self, call: &AttentionCall, job: &Job) -> Result<Patterns> {
+        self.guarded(|| {
+            let heads = sources::heads(call.heads.as_deref(), &self.transformer)?;
+            if call.prompts.is_empty() {
+                return Err(PrismError::argument("prompts", "an empty list", "at least one prompt"));
+            }
+            let ids = |(i, prompt)| self.ids(prompt, i, call.prepend_bos);
+            let prompts = call.prompts.iter().enumerate().map(ids).collect::<Result<_>>()?;
+            pattern::observe(&self.place(), prompts, heads, CHUNK_TOKENS, job)
+        })
+    }
+
+    /// Names for where every head of some patterns looks.
+    ///
+    /// # Errors
+    /// `INTERNAL`, `POISONED`.
+    pub fn classify(&self, patterns: &Patterns) -> Result<Vec<HeadPattern>> {
+        let classes = self.token_classes(&patterns.prompts);
+        self.guarded(|| pattern::classify(patterns, &self.transformer.config.windows, &classes))
+    }
+
+    /// Tests heads on random tokens.
+    ///
+    /// # Errors
+    /// As [`Session::attention`]; `INVALID_ARGUMENT` for sequences that are too long for the context or the vocabulary.
+    pub fn detect_heads(&self, call: &DetectCall, job: &Job) -> Result<Vec<Detected>> {
+        self.guarded(|| {
+            let config = &self.transformer.config;
+            let heads = sources::heads(call.heads.as_deref(), &self.transformer)?;
+            let special: BTreeSet<u32> = self.special_tokens().into_iter().collect();
+            let tokens: Vec<u32> = (0..config.d_vocab as u32).filter(|id| !special.contains(id)).collect();
+            let longest = (config.n_context - usize::from(config.bos_token.is_some())) / 2;
+            if call.length > longest {
+                return Err(PrismError::argument(
+                    "length",
+                    call.length,
+                    format!("at most {longest}: twice that is the context"),
+                ));
+            }
+            let sequences = Sequences::draw(&tokens, config.bos_token, call.sequences, call.length, call.seed)?;
+            let observe = |prompts: &[Vec<u32>]| {
+                pattern::observe(&self.place(), prompts.to_vec(), heads.clone(), CHUNK_TOKENS, job)
+            };
+            let (repeated, unrepeated) = (observe(&sequences.repeated)?, observe(&sequences.unrepeated)?);
+            let test = |test, i| sequences.test(test, i, [&repeated, &unrepeated], heads.len());
+            let of = |(i, head): (usize, &(usize, usize))| {
+                Ok(Detected {
+                    head: *head,
+                    induction: test(Test::Induction, i)?,
+                    duplicate_token: test(Test::DuplicateToken, i)?,
+                    previous_token: test(Test::PreviousToken, i)?,
+                })
+            };
+            heads.iter().enumerate().map(of).collect()
+        })
+    }
+
+    /// Tokens of some prompts that belong together: punctuation, and what separates (white space, special tokens).
+    fn token_classes(&self, prompts: &[Vec<u32>]) -> BTreeMap<String, BTreeSet<u32>> {
+        let Some(tokenizer) = &self.tokenizer else { return BTreeMap::new() };
+        let special: BTreeSet<u32> = self.special_tokens().into_iter().collect();
+        let distinct: BTreeSet<u32> = prompts.iter().flatten().copied().collect();
+        let mut classes = BTreeMap::<String, BTreeSet<u32>>::new();
+        for id in distinct {
+            let text = tokenizer.decode(&[id]).unwrap_or_default();
+            let class = if special.contains(&id) || text.trim().is_empty() {
+                "separators"
+            } else if text.trim().chars().all(|c| !c.is_alphanumeric()) {
+                "punctuation"
+            } else {
+                continue;
+            };
+            classes.entry(class.into()).or_default().insert(id);
+        }
+        classes.retain(|_, tokens| tokens.len() > 1); // one token alone is a column of its own
+        classes
+    }
+}

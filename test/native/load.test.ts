@@ -101,6 +101,30 @@ test.each<[string, PrismErrorCode, (directory: string) => unknown, object]>([
     {},
   ],
   [
+    'a git-LFS pointer in the place of the weights',
+    'CHECKPOINT_INVALID',
+    (directory) => writeFileSync(join(directory, 'model.safetensors'), 'version https://git-lfs.github.com/spec/v1\n'),
+    { found: expect.stringContaining('git-LFS') },
+  ],
+  [
+    'GGUF alone',
+    'CHECKPOINT_INVALID',
+    (directory) => renameSync(join(directory, 'model.safetensors'), join(directory, 'model.gguf')),
+    { found: 'GGUF weights' },
+  ],
+  [
+    'an adapter',
+    'CHECKPOINT_INVALID',
+    (directory) => writeFileSync(join(directory, 'adapter_config.json'), '{}'),
+    { expected: expect.stringContaining('merge_and_unload') },
+  ],
+  [
+    'a file of AutoAWQ beside the weights',
+    'CONFIG_UNSUPPORTED',
+    (directory) => writeFileSync(join(directory, 'quant_config.json'), '{"w_bit": 4}'),
+    { key: 'w_bit', value: '4' },
+  ],
+  [
     'weights that lie elsewhere',
     'CHECKPOINT_INVALID',
     (directory) => {
@@ -119,6 +143,8 @@ test.each<[string, PrismErrorCode, (directory: string) => unknown, object]>([
 
 test.each<[string, PrismErrorCode, Record<string, unknown>]>([
   ['another family', 'CONFIG_UNSUPPORTED', { model_type: 'mamba' }],
+  ['quantised weights', 'CONFIG_UNSUPPORTED', { quantization_config: { quant_method: 'gptq', bits: 4 } }],
+  ['weights that bitsandbytes quantises, in the old spelling', 'CONFIG_UNSUPPORTED', { load_in_8bit: true }],
   ['an unknown activation', 'CONFIG_UNSUPPORTED', { activation_function: 'step' }],
   ['a key that nothing here knows', 'CONFIG_UNSUPPORTED', { rotary_magic: 3 }],
   ['heads that do not divide the width', 'CONFIG_INVALID', { n_head: 5 }],

@@ -12,6 +12,7 @@ use logit_prism_core::{PrismError, Result};
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -49,6 +50,10 @@ fn pipes_and_directories_are_no_files() {
         fs::create_dir(dir.join(name)).unwrap();
         invalid(refusal_in_time(&dir.0), "not a regular file");
     }
+    let dir = TempDir::copy_of("gpt2");
+    fs::remove_file(dir.join("config.json")).unwrap();
+    let _socket = UnixListener::bind(dir.join("config.json")).unwrap(); // cannot be opened at all
+    invalid(refusal_in_time(&dir.0), "not a regular file");
     let dir = TempDir::copy_of("gpt2_sharded");
     let shard = dir.join("model-00002-of-00005.safetensors");
     fs::remove_file(&shard).unwrap();
@@ -93,11 +98,18 @@ fn race(other: impl FnOnce(&Path)) -> Vec<Result<u64>> {
     outcomes.expect("opening waits for a pipe")
 }
 
+/// What was opened was the file of 10 bytes, and nothing else.
+#[track_caller]
+fn opened_are_the_file(outcomes: &[Result<u64>]) {
+    let opened: Vec<u64> = outcomes.iter().flatten().copied().collect();
+    assert!(opened.len() > 100 && opened.len() < 19_900, "{} of 20000: there was no race", opened.len());
+    assert!(opened.iter().all(|length| *length == 10), "what took the file's place was opened");
+}
+
 #[test]
 fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
     let outcomes = race(|path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success()));
-    let opened = outcomes.iter().filter(|o| o.is_ok()).count();
-    assert!(opened > 100 && opened < 19_900, "{opened} of 20000: there was no race");
+    opened_are_the_file(&outcomes);
     outcomes.into_iter().filter_map(|o| o.err()).for_each(|e| invalid(e, "not a regular file"));
 }
 
@@ -106,9 +118,7 @@ fn a_link_in_the_place_of_a_file_is_not_followed() {
     let secret = TempDir::new();
     secret.write("secret", "longer than the file");
     let outcomes = race(|path| symlink(secret.join("secret"), path).unwrap());
-    let opened: Vec<u64> = outcomes.iter().flatten().copied().collect();
-    assert!(opened.len() > 100 && opened.len() < 19_900, "{} of 20000: there was no race", opened.len());
-    assert!(opened.iter().all(|length| *length == 10), "a link out of the directory was followed");
+    opened_are_the_file(&outcomes);
 }
 
 // ---- links ----
@@ -132,6 +142,16 @@ fn links_of_the_hugging_face_cache_are_followed() {
     load(&snapshot).unwrap();
     symlink(&snapshot, root.join("shortcut")).unwrap(); // the directory itself may be reached by a link
     load(&root.join("shortcut")).unwrap();
+
+    let (root, shards) = (TempDir::new(), fixture("gpt2_sharded"));
+    let (blobs, snapshot) = (root.join("repo/blobs"), root.join("repo/snapshots/abc"));
+    [&blobs, &snapshot].iter().for_each(|dir| fs::create_dir_all(dir).unwrap());
+    for (hash, entry) in fs::read_dir(&shards).unwrap().enumerate() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), blobs.join(hash.to_string())).unwrap();
+        symlink(format!("../../blobs/{hash}"), snapshot.join(entry.file_name())).unwrap();
+    }
+    assert_eq!(load(&snapshot).unwrap().fingerprint().unwrap(), load(&shards).unwrap().fingerprint().unwrap());
 }
 
 #[test]
@@ -220,6 +240,11 @@ fn a_file_that_changed_since_it_was_opened_is_noticed() {
         (|path| append(path, b"x")) as fn(&Path),
         |path| overwrite(path, 3, b"x"),
         |path| OpenOptions::new().write(true).open(path).unwrap().set_len(4).unwrap(),
+        |path| {
+            let time = fs::metadata(path).unwrap().modified().unwrap();
+            append(path, b"x");
+            OpenOptions::new().write(true).open(path).unwrap().set_modified(time).unwrap();
+        },
     ] {
         let dir = TempDir::new();
         dir.write("x", b"0123456789");
@@ -239,10 +264,9 @@ fn a_small_file_that_changes_while_it_is_read_is_noticed() {
     let noticed = std::thread::scope(|scope| {
         scope.spawn(|| {
             let file = OpenOptions::new().write(true).open(&path).unwrap();
-            while !stop.load(Ordering::Relaxed) {
-                file.set_len((1 << 20) + 1).unwrap();
-                file.set_len(1 << 20).unwrap();
-            }
+            // it only grows: what was there when it was opened can always be read
+            let lengths = (1 << 20) + 1..2 << 20;
+            lengths.take_while(|_| !stop.load(Ordering::Relaxed)).for_each(|n| file.set_len(n).unwrap());
         });
         let read = || read_small(&path, 2 << 20, |found| panic!("{found}"));
         let deadline = Instant::now() + Duration::from_secs(20);

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 const CHILD: &str = "LOGIT_PRISM_LOADS";
+const THREADS: &str = "LOGIT_PRISM_LOADS_ON";
 const SPARE: u64 = 64_000_000;
 
 /// Name and shape of a tensor.
@@ -61,7 +62,12 @@ const MLP: [(&str, &[usize]); 3] = [
 
 /// Writes a checkpoint of zeros, which takes no room on the disk, and checks a load of it.
 #[track_caller]
-fn check(dtype: &str, config: Value, mut tensors: Vec<Stored>) {
+fn check(dtype: &str, config: Value, tensors: Vec<Stored>) {
+    check_on(2, dtype, config, tensors);
+}
+
+#[track_caller]
+fn check_on(threads: usize, dtype: &str, config: Value, mut tensors: Vec<Stored>) {
     let dir = TempDir::new();
     dir.write("config.json", config.to_string());
     tensors.sort();
@@ -75,6 +81,7 @@ fn check(dtype: &str, config: Value, mut tensors: Vec<Stored>) {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "loads_what_it_is_told", "--nocapture"])
         .env(CHILD, &dir.0)
+        .env(THREADS, threads.to_string())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&child.stdout).into_owned() + &String::from_utf8_lossy(&child.stderr);
@@ -117,9 +124,11 @@ fn status(key: &str) -> u64 {
 #[test]
 fn loads_what_it_is_told() {
     let Some(dir) = std::env::var_os(CHILD) else { return };
+    let threads = std::env::var(THREADS).unwrap().parse().unwrap();
     let before = status("VmRSS:");
     let start = std::time::Instant::now();
-    let session = load_with(Path::new(&dir), &LoadOptions { threads: Some(2), ..LoadOptions::default() }).unwrap();
+    let session =
+        load_with(Path::new(&dir), &LoadOptions { threads: Some(threads), ..LoadOptions::default() }).unwrap();
     let seconds = start.elapsed().as_secs_f64();
     println!("loaded: {} {} {seconds}", session.weight_bytes, status("VmHWM:") - before);
 }
@@ -168,6 +177,7 @@ fn conv1d_matrices_and_an_unembedding_of_its_own() {
         ("lm_head.weight", &[V, D]),
     ];
     check("F32", config.clone(), stored(&names));
+    check_on(512, "F32", config.clone(), stored(&names)); // each with its own blocks
     check("F16", config, stored(&names));
 }
 

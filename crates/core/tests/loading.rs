@@ -1,4 +1,24 @@
 //! A directory as a checkpoint: its tensors against its config, its shards against their index, and what is refused.
+//!
+//! The rules of loading, each with the test that fails when it is removed (`config/` and the tokenizer have their own):
+//!
+//! | rule | test |
+//! |---|---|
+//! | header ≤ 16 MiB, inside the file, one readable object | header.rs: `a_header_has_at_most_16_mib`, `files_shorter_…`, `what_is_not_an_object_…` |
+//! | ≤ 65,536 tensors; names of 1 to 512 printable bytes | header.rs: `there_are_at_most_65536_tensors`, `names_are_short_and_printable` |
+//! | rank ≤ 8, dims ≤ 2^40, products and offsets checked | header.rs: `shapes_have_limits`, `products_that_overflow_…`, `offsets_that_overflow_…` |
+//! | ranges as long as type and shape say, contiguous, to the end | header.rs: `every_type_of_the_format_has_its_size`, `holes_overlaps_and_leftovers_…` |
+//! | no name twice, in a file or between shards | header.rs: `what_is_not_an_object_…`; here: `a_tensor_in_two_shards_…`, `an_index_is_a_map_of_texts` |
+//! | every tensor there, of the config's shape, F32, F16 or BF16 | `a_missing_tensor_…`, `a_tensor_of_another_shape_…`, `other_types_are_refused` |
+//! | nothing left over but harmless buffers | `weights_that_nothing_uses_…`, `buffers_are_left_alone_…` |
+//! | index ≤ 16 MiB, plain names, agrees with headers both ways | `an_index_is_a_map_of_texts`, `shards_are_plain_names_…`, `index_and_shards_agree_both_ways` |
+//! | only regular files; none is waited for | files.rs: `pipes_and_directories_…`, `a_pipe_in_the_place_of_a_file_…` |
+//! | links only into the repository's `blobs`, also at the moment of opening | files.rs: `other_links_…`, `a_link_that_leaves_…`, `a_link_in_the_place_of_a_file_…` |
+//! | the same length and time before and after, of the file that was opened | files.rs: `a_file_that_changed_…`, `a_file_that_changes_while_it_is_loaded_…`, `a_small_file_that_changes_…` |
+//! | memory ≤ weights + 64 MB; weights that do not fit are not begun | load_memory.rs; running.rs: `weights_that_do_not_fit_…` |
+//! | config.json ≤ 1 MiB, sizes limited, unknown keys refused | `a_config_is_one_object_…`, `sizes_have_limits`, `a_key_that_nobody_knows_…` |
+//! | pickles are never opened, whatever their name | `pickles_are_never_opened`; formats.rs: `a_pickle_is_one_whatever_its_name` |
+//! | other formats, adapters and quantised weights by name | formats.rs |
 
 mod common;
 

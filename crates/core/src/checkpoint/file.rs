@@ -23,12 +23,13 @@ pub struct StoredFile {
     identity: Identity,
 }
 
-/// Device, inode, length and modification time of a file.
+/// Length and modification time of a file. It stays the same inode for as long as it is open, whatever happens to its
+/// name.
 #[derive(Debug, PartialEq)]
-struct Identity([u64; 3], i64, i64);
+struct Identity(u64, i64, i64);
 
 fn identity(meta: &Metadata) -> Identity {
-    Identity([meta.dev(), meta.ino(), meta.len()], meta.mtime(), meta.mtime_nsec())
+    Identity(meta.len(), meta.mtime(), meta.mtime_nsec())
 }
 
 impl StoredFile {
@@ -77,7 +78,7 @@ impl StoredFile {
         Ok(())
     }
 
-    /// That length, inode and time are what they were.
+    /// That length and time are what they were.
     ///
     /// # Errors
     /// `CHECKPOINT_INVALID`, `IO_ERROR`.

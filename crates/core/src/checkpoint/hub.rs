@@ -95,6 +95,11 @@ mod tests {
         std::fs::write(repository.join("refs/main"), "../../elsewhere").unwrap();
         assert_eq!(code("owner/name"), "IO_ERROR");
         assert_eq!(code("owner/other"), "IO_ERROR");
+        let elsewhere = find("a/b/c").unwrap_err(); // no id: the cache is not asked
+        assert_eq!(elsewhere.details()["reason"], "there is no such directory");
+        if cfg!(target_os = "linux") {
+            assert_eq!(code("Owner/name"), "IO_ERROR"); // folders are named as the repository was asked for
+        }
         assert_eq!(locate_in("owner/name", None).unwrap_err().code(), "IO_ERROR");
         let here = std::env::temp_dir().display().to_string();
         assert_eq!(find(&here).unwrap(), PathBuf::from(&here)); // a directory is itself

@@ -7,8 +7,10 @@ use crate::error::Result;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Numbers of a block: small enough for many threads to have one each, large enough to read at full speed.
+/// Numbers of a block: enough to read at full speed, and few enough for each of `MANY` threads to have one.
 const BLOCK: usize = 1 << 16;
+/// With more threads, blocks become smaller.
+const MANY: usize = 64;
 /// Rows of a block of a matrix that is turned: what goes to one place of the buffer is at least this long.
 const TURNED_ROWS: usize = 64;
 /// What is turned at once, rows × columns: few enough cache lines to stay near.
@@ -60,7 +62,7 @@ struct Scratch {
 impl Matrix<'_> {
     /// Bytes that `threads` threads take for themselves while they read.
     pub fn scratch_bytes(threads: usize) -> u64 {
-        (threads * BLOCK * (4 + 4)) as u64
+        (threads.min(MANY) * BLOCK * (4 + 4)) as u64
     }
 
     /// Some of its rows.
@@ -74,8 +76,9 @@ impl Matrix<'_> {
     /// # Errors
     /// `IO_ERROR`, `CHECKPOINT_INVALID` where the file was cut short meanwhile.
     pub fn copy(&self, into: &mut [f32]) -> Result<()> {
-        into.par_chunks_mut(BLOCK).enumerate().try_for_each_init(Scratch::default, |scratch, (i, part)| {
-            part.copy_from_slice(self.numbers(i * BLOCK, part.len(), scratch)?);
+        let block = block();
+        into.par_chunks_mut(block).enumerate().try_for_each_init(Scratch::default, |scratch, (i, part)| {
+            part.copy_from_slice(self.numbers(i * block, part.len(), scratch)?);
             Ok(())
         })
     }
@@ -101,9 +104,9 @@ impl Matrix<'_> {
     /// As [`Matrix::copy`].
     pub fn place(&self, into: &mut [f32], rows: &Axis, columns: &Axis) -> Result<()> {
         let in_line = matches!(columns, Axis::Even { step: 1, .. });
-        let widest = if in_line { BLOCK } else { BLOCK / TURNED_ROWS };
+        let widest = if in_line { block() } else { block() / TURNED_ROWS };
         let width = self.columns.clamp(1, widest);
-        let height = BLOCK / width;
+        let height = block() / width;
         let mut scratch = Scratch::default();
         for c in (0..self.columns).step_by(width) {
             let cs = c..self.columns.min(c + width);
@@ -143,6 +146,11 @@ impl Matrix<'_> {
         self.file.read_at(&mut scratch.bytes, self.start + (first * self.dtype.size()) as u64)?;
         Ok(scratch.converted(self.dtype))
     }
+}
+
+/// Numbers of a block in this pool of threads, of which there are 1024 at most.
+fn block() -> usize {
+    BLOCK * MANY / rayon::current_num_threads().max(MANY)
 }
 
 impl Scratch {

@@ -7,6 +7,7 @@ use common::*;
 use logit_prism_core::tokenizer::{Prompt, Tokenizer};
 use serde_json::Value;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 fn folder() -> PathBuf {
     fixture("tokenizers")
@@ -120,5 +121,18 @@ fn the_space_in_front_is_hinted_at() {
             Err(error) => error.details()["hint"].as_str().map(String::from),
         };
         assert_eq!(found.as_deref(), hint, "{name} {text:?}");
+    }
+}
+
+#[test]
+fn the_longest_texts_end_in_bounded_time() {
+    let texts = ["a", "a "].map(|unit| unit.repeat((1 << 20) / unit.len()));
+    for name in ["gpt2", "llama2_old", "gemma", "unigram_charsmap", "wordpiece"] {
+        let tokenizer = opened(&json(&folder().join(format!("cases/{name}.json"))));
+        for text in &texts {
+            let start = Instant::now();
+            assert!(!tokenizer.encode(text, None).unwrap().is_empty());
+            assert!(start.elapsed() < Duration::from_secs(60), "{name}: {:?}", start.elapsed());
+        }
     }
 }

@@ -132,7 +132,11 @@ export interface ModelConfig {
         readonly topK: number
         readonly gating: 'softmax' | 'softmaxOfChosen' | 'sigmoid' | 'sigmoidOfChosen'
         /** What else changes choice and gates: a stored number per expert, groups (how many, how many stay), a factor. */
-        readonly routing: { readonly corrected: boolean; readonly groups: readonly [number, number] | null; readonly scale: number }
+        readonly routing: {
+          readonly corrected: boolean
+          readonly groups: readonly [number, number] | null
+          readonly scale: number
+        }
         /** Hidden width of an expert that every token gets, in full or by a gate of its own. */
         readonly shared: number | null
         readonly swiglu: { readonly alpha: number; readonly limit: number } | null

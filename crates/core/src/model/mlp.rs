@@ -279,3 +279,39 @@ fn keep_groups(scores: &mut [f64], n: usize, kept: usize) {
         scores[group * size..(group + 1) * size].fill(f64::NEG_INFINITY);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    /// A router of four experts that runs none of them.
+    fn router(gating: Gating, routing: Routing, correction: Option<Vec<f64>>) -> Experts {
+        let weight = Tensor::zeros((1, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let router = Linear { weight, bias: None };
+        Experts { router, gating, routing, correction, top_k: 2, experts: Vec::new(), shared: None }
+    }
+
+    /// By hand: logits 0, ln 3, −ln 3, 0 have the sigmoids 1/2, 3/4, 1/4, 1/2 and the softmax 3, 9, 1, 3 of 16.
+    #[test]
+    fn choice_and_gates() {
+        let ln3 = 3f32.ln();
+        let gates = |routing, correction, gating| router(gating, routing, correction).gates_of(&[0.0, ln3, -ln3, 0.0]);
+        let close = |found: Vec<f32>, expected: [f32; 4]| {
+            assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-6), "{found:?}, expected {expected:?}");
+        };
+        let plain = Routing::default();
+        // of equals the first: experts 1 and 0
+        close(gates(plain, None, Gating::Softmax), [3.0 / 16.0, 9.0 / 16.0, 0.0, 0.0]);
+        close(gates(plain, None, Gating::SoftmaxOfChosen), [0.25, 0.75, 0.0, 0.0]);
+        close(gates(plain, None, Gating::Sigmoid), [0.5, 0.75, 0.0, 0.0]);
+        close(gates(plain, None, Gating::SigmoidOfChosen), [0.4, 0.6, 0.0, 0.0]);
+        // corrected by 0.6, expert 2 has the largest score, and its own gate
+        let corrected = Routing { corrected: true, groups: None, scale: 2.0 };
+        let correction = Some(vec![0.0, 0.0, 0.6, 0.0]);
+        close(gates(corrected, correction.clone(), Gating::SigmoidOfChosen), [0.0, 1.5, 0.5, 0.0]);
+        // of the groups 0, 1 (0.5 + 0.75) and 2, 3 (0.85 + 0.5) the second stays
+        let grouped = Routing { groups: Some([2, 1]), ..corrected };
+        close(gates(grouped, correction, Gating::SigmoidOfChosen), [0.0, 0.0, 2.0 / 3.0, 4.0 / 3.0]);
+    }
+}

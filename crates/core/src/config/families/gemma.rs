@@ -1,12 +1,12 @@
 //! Gemma: Llama with norms by 1 + weight and the embedding times √d. Defaults: `transformers` `GemmaConfig`.
 
 use super::Family;
-use crate::config::common::{LlamaDefaults, attention_biases, llama_like};
+use crate::config::common::{LlamaDefaults, activation, attention_biases, llama_like};
 use crate::config::{Gain, ModelConfig, RawConfig};
 use crate::error::Result;
 use crate::ops::Activation;
 
-pub(super) const FAMILY: Family = Family { model_type: "gemma", resolve, harmless: &["hidden_activation"] };
+pub(super) const FAMILY: Family = Family { model_type: "gemma", resolve, harmless: &[] };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults {
     d_vocab: 256000,
@@ -25,14 +25,16 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
     config.biases = attention_biases(raw)?;
-    // the class reads "gelu" as the tanh form, with which the first Gemmas were trained; those of Gemma 2 and 3 do not
+    gemma(raw, &mut config)?;
+    // the class reads "gelu" as the tanh form, with which all Gemmas were trained; those of Gemma 2 and 3 do not
     if config.activation == Activation::Gelu {
         config.activation = Activation::GeluNew;
     }
-    gemma(raw, &mut config)?;
-    // the class reads "gelu" as the tanh form, with which all Gemmas were trained; those of later Gemmas do not
-    if config.activation == Activation::Gelu {
-        config.activation = Activation::GeluNew;
+    // transformers 4 read this key where it stood, 5 does not
+    if raw.has("hidden_activation") && activation(raw, "hidden_activation", "gelu_pytorch_tanh")? != config.activation {
+        return Err(
+            raw.unsupported("hidden_activation", "releases of the class disagree whether it or hidden_act holds")
+        );
     }
     Ok(config)
 }

@@ -11,7 +11,7 @@ use crate::error::Result;
 pub(super) const FAMILY: Family = Family {
     model_type: "gpt_oss",
     resolve,
-    harmless: &["output_router_logits", "router_aux_loss_coef", "experts_per_token", "initial_context_length"],
+    harmless: &["output_router_logits", "router_aux_loss_coef", "initial_context_length"],
 };
 
 const DEFAULTS: LlamaDefaults = LlamaDefaults {
@@ -39,11 +39,15 @@ fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let window = raw.count("sliding_window", 128, limits::CONTEXT)?;
     config.windows = windows(raw, config.n_layers, Some(window), |l| l % 2 == 0)?;
     let n_experts = raw.count("num_local_experts", 128, limits::EXPERTS)?;
+    let top_k = raw.count("num_experts_per_tok", 4, n_experts)?;
+    if raw.optional_count("experts_per_token", n_experts)?.is_some_and(|n| n != top_k) {
+        return Err(raw.unsupported("experts_per_token", &format!("num_experts_per_tok says {top_k}")));
+    }
     let alpha = raw.positive("swiglu_alpha", 1.702)?;
     let limit = raw.positive("swiglu_limit", 7.0)?;
     config.mlp = MlpKind::Experts {
         n_experts,
-        top_k: raw.count("num_experts_per_tok", 4, n_experts)?,
+        top_k,
         gating: Gating::SoftmaxOfChosen,
         routing: Routing::default(),
         shared: None,

@@ -20,7 +20,14 @@ const DEFAULTS: LlamaDefaults = LlamaDefaults {
 
 fn resolve(raw: &RawConfig) -> Result<ModelConfig> {
     let mut config = llama_like(raw, FAMILY.model_type, &DEFAULTS)?;
-    raw.must_be_off("attention_bias", "the class has no biases")?;
+    for key in ["attention_bias", "lm_head_bias", "mlp_bias"] {
+        raw.must_be_off(key, "the class has no biases")?;
+    }
+    for key in ["full_attn_mod", "interpolate_factor"] {
+        if raw.count(key, 1, limits::LAYERS)? != 1 {
+            return Err(raw.unsupported(key, "the class does not read it"));
+        }
+    }
     config.layout = Layout {
         qkv: Qkv::Fused("layers.{l}.self_attn.qkv_proj"),
         mlp: MlpNames::GateUp(["layers.{l}.mlp.gate_up_proj", "layers.{l}.mlp.down_proj"]),

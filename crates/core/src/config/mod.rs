@@ -118,7 +118,6 @@ impl ModelConfig {
         raw.must_be_off("is_encoder_decoder", "only decoders are implemented")?;
         raw.must_be_off("add_cross_attention", "an encoder's writes are not part of this residual stream")?;
         raw.must_be_empty("pruned_heads", "pruned heads change the shape of every head")?;
-        not_quantised(&raw)?;
         let mut config = (family.resolve)(&raw)?;
         config.unknown_keys = raw.unread(family.harmless);
         config.notes = config.special();
@@ -255,20 +254,6 @@ impl ModelConfig {
         note(self.biases.unembed, "unembedding with a bias");
         notes
     }
-}
-
-/// Quantised weights are no weights that this loader knows, whatever else is accepted.
-fn not_quantised(raw: &RawConfig) -> Result<()> {
-    for key in ["quantization_config", "compression_config", "quantization"] {
-        if let Some(config) = raw.value(key) {
-            let method = config["quant_method"].as_str().map_or(String::new(), |method| format!(" ({method})"));
-            let reason = format!(
-                "quantised weights{method} are not implemented: save the model dequantised, in f32, f16 or bf16"
-            );
-            return Err(raw.unsupported(key, &reason));
-        }
-    }
-    Ok(())
 }
 
 /// At most six decimals, and no more than there are.

@@ -7,8 +7,8 @@ use serde_json::Value;
 use std::path::Path;
 
 /// What config.json says itself, and where the method's name stands below it. The second key is that of old
-/// compressed-tensors checkpoints.
-const KEYS: [&str; 2] = ["quantization_config", "compression_config"];
+/// compressed-tensors checkpoints, the third that of MLX.
+const KEYS: [&str; 3] = ["quantization_config", "compression_config", "quantization"];
 
 /// What bitsandbytes wrote at the top level before there was a `quantization_config`.
 const OLD_SWITCHES: [&str; 2] = ["load_in_8bit", "load_in_4bit"];

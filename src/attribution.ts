@@ -4,7 +4,8 @@ import { type Component, frozen, ranked, type Share } from './components.js'
 import { unknownName } from './errors.js'
 import type { NativeAttribution, NativeComponent } from './native.js'
 import { checkRows, Observed, type Origin } from './observed.js'
-import { index } from './options.js'
+import { checkKeys, index, oneOf } from './options.js'
+import { bars, heatmap, type Plot } from './plot.js'
 import { type ComponentMean, type MeanOptions, Sums } from './summary.js'
 import type { ResolvedTarget } from './targets.js'
 
@@ -115,6 +116,57 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
       certified: String(this.certified),
       targets,
       ...Object.fromEntries(lists),
+    })
+  }
+
+  /**
+   * A picture as a Vega-Lite spec: of one row, or of the mean over rows. `'heatmap'` (default): heads, biases and MLPs by
+   * layer; `'bars'`: the `top` components of largest magnitude.
+   */
+  plot(options: { readonly row?: number; readonly type?: 'heatmap' | 'bars'; readonly top?: number } = {}): Plot {
+    checkKeys('plot', options, ['row', 'type', 'top'])
+    const { row, top = 15 } = options
+    const type = oneOf('type', options.type, ['heatmap', 'bars'], 'heatmap')
+    checkRows(this.rows.prompt.length)
+    const values = row === undefined ? this.mean({ resamples: 1 }).map(({ mean }) => mean) : [...this.row(row).values]
+    const what = row === undefined ? `mean over ${this.rows.prompt.length} rows` : this.#rowTitle(row)
+    const title = `Direct logit attribution by ${this.method.unit}`
+    if (type === 'heatmap' && this.method.unit !== 'neuron') return this.#heatmap(title, what, values)
+    const labelled = this.components.map(({ label }, i) => ({ label, value: values[i] ?? Number.NaN }))
+    const strongest = labelled.sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, top)
+    return bars(title, what, strongest, 'logits')
+  }
+
+  #rowTitle(i: number): string {
+    const { prompt, position } = this.rowOf(i)
+    return `prompt ${prompt}, position ${position}: total ${(this.total[i] ?? Number.NaN).toFixed(3)}`
+  }
+
+  #heatmap(title: string, what: string, values: readonly number[]): Plot {
+    const column = ({ kind, index: i }: Component) => (kind === 'head' ? `H${i}` : kind)
+    const inLayers = this.components.flatMap((component, i) =>
+      component.layer === undefined ? [] : [{ x: column(component), y: `L${component.layer}`, value: values[i] ?? Number.NaN }],
+    )
+    const outside = this.components.flatMap(({ layer, label }, i) =>
+      layer === undefined ? [`${label} ${(values[i] ?? Number.NaN).toFixed(3)}`] : [],
+    )
+    const order = ['attn', 'attn_bias', 'mlp']
+    const heads = [...new Set(inLayers.map(({ x }) => x).filter((x) => !order.includes(x)))]
+    const xs = [
+      ...heads.sort((a, b) => Number(a.slice(1)) - Number(b.slice(1))),
+      ...order.filter((x) => inLayers.some((cell) => cell.x === x)),
+    ]
+    return heatmap({
+      title,
+      subtitle: [what, ...outside].join(' · '),
+      cells: inLayers,
+      xs,
+      ys: [...new Set(inLayers.map(({ y }) => y))],
+      xTitle: this.method.unit === 'layer' ? 'sublayer' : 'head, bias, MLP',
+      yTitle: 'layer',
+      legend: 'logits',
+      scale: 'diverging',
+      upwards: true,
     })
   }
 

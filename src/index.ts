@@ -1,4 +1,14 @@
 export type { AttributingOptions, Position, PromptOptions } from './asked.js'
+export {
+  Attention,
+  type AttentionOptions,
+  type DetectedHead,
+  type Detection,
+  type DetectOptions,
+  type HeadPattern,
+  type PatternScore,
+  type PatternType,
+} from './attention.js'
 export { Attribution, AttributionRow, type Method } from './attribution.js'
 export type { CallOptions, Progress } from './calls.js'
 export type { Component, ComponentKind, Share } from './components.js'
@@ -21,6 +31,7 @@ export {
   type TopTokensOptions,
 } from './model.js'
 export { Observed, type Provenance } from './observed.js'
+export { type Plot, toSvg } from './plot.js'
 export { Cache, Decomposition, Run } from './run.js'
 export { AttributionSources, type Source, type SourcesRow } from './sources.js'
 export { AttributionSummary, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'

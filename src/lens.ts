@@ -4,8 +4,9 @@ import { resolvedTarget } from './attribution.js'
 import { invalidArgument } from './errors.js'
 import type { ResidualHook } from './hooks.js'
 import type { NativeLens } from './native.js'
-import { Observed, type Origin } from './observed.js'
+import { checkRows, Observed, type Origin } from './observed.js'
 import { index } from './options.js'
+import { lines, type Plot, tokenTable, visible } from './plot.js'
 import type { ResolvedTarget } from './targets.js'
 
 /** A token as a state of the stream predicts it. */
@@ -108,6 +109,31 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
     }
     const columns = { ...rowColumns(this.rows, this.states.length), state, value: { numbers: this.values } }
     return arrowTable(columns, this.origin, { norm: this.norm, measured: JSON.stringify([...this.measured]) })
+  }
+
+  /**
+   * A picture as a Vega-Lite spec: with targets their value by depth, a line per row; else the likeliest token and its
+   * probability at every state, a column per row.
+   */
+  plot(): Plot {
+    checkRows(this.rows.prompt.length)
+    const names = this.states.map((at) => at.replace('blocks.', 'L').replace('.hook_resid', ''))
+    const row = (i: number) =>
+      `${this.rows.prompt[i]}:${this.rows.position[i]} ${visible(this.tokens(this.rows.prompt[i] ?? 0)[this.rows.position[i] ?? 0] ?? '')}`
+    const rows = Array.from(this.rows.prompt, (_, i) => row(i))
+    const title = `Logit lens, norm ${this.norm}`
+    if (this.targets.length > 0) {
+      const points = rows.flatMap((series, r) =>
+        names.map((state, s) => ({ state, series, value: this.values[r * names.length + s] ?? Number.NaN })),
+      )
+      return lines(title, 'the target before a cap', points, names, 'logits')
+    }
+    const cells = rows.flatMap((x, r) =>
+      this.row(r).map(({ top }, s) => {
+        return { x, y: names[s] ?? '', text: visible(top?.[0]?.text ?? ''), value: top?.[0]?.probability ?? Number.NaN }
+      }),
+    )
+    return tokenTable(title, 'the likeliest token of every state', cells, rows, names)
   }
 
   toJSON(): Record<string, unknown> {

@@ -8,6 +8,16 @@ import {
   PROMPT_OPTIONS,
   type PromptOptions,
 } from './asked.js'
+import {
+  Attention,
+  ATTENTION_OPTIONS,
+  type AttentionOptions,
+  between,
+  DETECT_OPTIONS,
+  type DetectedHead,
+  detectedHead,
+  type DetectOptions,
+} from './attention.js'
 import { Attribution, type Method } from './attribution.js'
 import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
 import type { Component } from './components.js'
@@ -531,6 +541,49 @@ export class Model implements AsyncDisposable {
     const probe = await call(options, (cancel, report) => this.#native.probe(request, cancel, report))
     if (probe.violations > 0) warnIncomplete(probe.violations)
     return new DirectionAttribution(probe, at, flat.length / dModel, this.#origin)
+  }
+
+  /**
+   * Runs prompts and keeps the attention patterns of heads.
+   *
+   * @throws {PrismError} `MEMORY` before anything is run, `INVALID_ARGUMENT` for labels that name no head, and those of
+   * tokenising and of the forward pass
+   */
+  async attention(prompts: readonly Prompt[], options: AttentionOptions = {}): Promise<Attention> {
+    checkKeys('attention', options, ATTENTION_OPTIONS)
+    const { prompts: list, prependBos } = nativeAsked(
+      prompts,
+      options.prependBos === undefined ? {} : { prependBos: options.prependBos },
+    )
+    const heads = labels('heads', options.heads)
+    const patterns = await call(options, (cancel, report) => this.#native.attention(list, heads, prependBos, cancel, report))
+    return new Attention(patterns, this.#origin)
+  }
+
+  /**
+   * Tests heads on random tokens: for induction and duplicate-token heads on sequences that repeat against sequences that
+   * do not, for previous-token heads against other distances. The sequences are seeded and hold no special token.
+   *
+   * @throws {PrismError} `INVALID_ARGUMENT` for sequences that context or vocabulary do not allow, `MEMORY`, `ABORTED`, …
+   */
+  async detectHeads(options: DetectOptions = {}): Promise<DetectedHead[]> {
+    checkKeys('detectHeads', options, DETECT_OPTIONS)
+    const { nContext, dVocab } = this.config
+    const heads = labels('heads', options.heads)
+    const longest = Math.max(
+      2,
+      Math.min(25, Math.floor((nContext - 1) / 2), Math.floor((dVocab - this.#native.specialTokens().length) / 2)),
+    )
+    const request = {
+      sequences: wholeNumber('sequences', options.sequences, 2, 100_000) ?? 20,
+      length: wholeNumber('length', options.length, 2, nContext) ?? longest,
+      seed: wholeNumber('seed', options.seed, 0, 2 ** 32 - 1) ?? 0,
+      ...(heads === undefined ? {} : { heads }),
+    }
+    const level = between('level', options.level, 0, 1, 0.01)
+    const threshold = between('threshold', options.threshold, 0, 1, 0.2)
+    const found = await call(options, (cancel, report) => this.#native.detectHeads(request, cancel, report))
+    return found.map((head) => detectedHead(head, level, threshold))
   }
 
   /** The hook points that this model has, in the order of the forward pass. */

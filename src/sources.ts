@@ -3,7 +3,8 @@ import { arrowTable, rowColumns } from './arrow.js'
 import type { Attribution } from './attribution.js'
 import type { NativeSources } from './native.js'
 import { Observed, offsetsOf, type Origin } from './observed.js'
-import { index } from './options.js'
+import { checkKeys, index } from './options.js'
+import { heatmap, type Plot, tokenLabels } from './plot.js'
 import { Tensor } from './tensor.js'
 
 /** One source position of a head at a row. */
@@ -99,6 +100,25 @@ export class AttributionSources extends Observed implements Iterable<SourcesRow>
       value: { numbers: this.#values },
     }
     return arrowTable(columns, this.origin, { ...this.attribution.method })
+  }
+
+  /** A picture of one row as a Vega-Lite spec: heads by source position. */
+  plot(options: { readonly row?: number } = {}): Plot {
+    checkKeys('plot', options, ['row'])
+    const { prompt, position, heads, tokens, matrix } = this.row(options.row ?? 0)
+    const xs = tokenLabels(tokens.slice(0, position + 1))
+    const cells = heads.flatMap((y, h) => xs.map((x, k) => ({ x, y, value: matrix.at(h, k) })))
+    return heatmap({
+      title: 'What heads moved, by source position',
+      subtitle: `prompt ${prompt}, position ${position}`,
+      cells,
+      xs,
+      ys: heads,
+      xTitle: 'from',
+      yTitle: 'head',
+      legend: 'logits',
+      scale: 'diverging',
+    })
   }
 
   toJSON(): Record<string, unknown> {

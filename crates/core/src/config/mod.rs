@@ -299,7 +299,8 @@ mod tests {
         ] {
             let json = format!(r#"{{"model_type": "llama", "{key}": {value}}}"#);
             let error = ModelConfig::resolve(RawConfig::parse("c", json.as_bytes()).unwrap(), true).unwrap_err();
-            assert_eq!((error.code(), error.details()["key"].as_str()), ("CONFIG_UNSUPPORTED", Some(key)));
+            assert_eq!(error.code(), "CONFIG_UNSUPPORTED");
+            assert!(error.details()["key"].as_str().is_some_and(|found| found.starts_with(key)), "{error}");
         }
     }
 

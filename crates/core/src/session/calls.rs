@@ -150,7 +150,7 @@ impl Session {
             check_top(options)?;
             let prompts: Vec<Prompt> = cache.prompts.iter().map(|p| Prompt::Ids(p.ids.clone())).collect();
             let targets = self.targets(targets, &prompts)?;
-            cache.attribute(&self.transformer, &targets, options, job)
+            cache.attribute(&self.transformer, &targets, options, self.memory_limit, job)
         })
     }
 

@@ -18,6 +18,11 @@ pub struct Prompted {
     pub positions: Vec<usize>,
 }
 
+/// Wanted rows of some prompts.
+pub fn n_rows(prompts: &[Prompted]) -> usize {
+    prompts.iter().map(|p| p.positions.len()).sum()
+}
+
 /// One row of a result: a prompt and a position in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
@@ -74,7 +79,7 @@ impl Chunk<'_> {
         everywhere: BTreeSet<HookPoint>,
         cancel: &Cancel,
     ) -> Result<Option<Observed>> {
-        if self.prompts.iter().all(|p| p.positions.is_empty()) {
+        if n_rows(self.prompts) == 0 {
             return Ok(None);
         }
         self.run(model, points, everywhere, cancel).map(Some)

@@ -584,3 +584,14 @@ fn a_point_of_another_name_is_another_point() {
     assert_eq!(of("blocks.1.hook_resid_pre"), of("blocks.0.hook_resid_post"));
     assert_ne!(of("blocks.1.hook_resid_pre").1, of("blocks.1.hook_resid_mid").1);
 }
+
+#[test]
+#[ignore = "needs Python with numpy and safetensors: test/fixtures/read_run.py"]
+fn python_reads_a_saved_run() {
+    let session = load(&fixture("gpt2")).unwrap();
+    let (dir, _) = saved(&session, &everything());
+    let python = std::env::var("PYTHON").unwrap_or("python3".into());
+    let files = [dir.join("run.safetensors"), fixture("gpt2").join("hooks.safetensors")];
+    let status = std::process::Command::new(python).arg(fixture("read_run.py")).args(files).status().unwrap();
+    assert!(status.success());
+}

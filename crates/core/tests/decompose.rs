@@ -4,13 +4,17 @@
 mod common;
 
 use common::*;
-use logit_prism_core::attribution::lens::{LensNorm, Lensed};
+use logit_prism_core::attribution::lens::{LensNorm, Lensed, Predicted};
 use logit_prism_core::attribution::probe::Probed;
 use logit_prism_core::attribution::top_tokens::TopTokens;
-use logit_prism_core::attribution::{Attribution, Component, ExpertId, Kind, NormTreatment, Scored, Unit};
+use logit_prism_core::attribution::{
+    Against, Answer, Attribution, Component, ExpertId, Kind, NormTreatment, Scored, Target, Unit,
+};
 use logit_prism_core::cache::Logits;
+use logit_prism_core::hook::HookPoint;
 use logit_prism_core::rows::Positions;
 use logit_prism_core::session::{Asked, Call, LensCall, ProbeCall, RunCall, Session, SourcesCall, TopTokensCall};
+use logit_prism_core::tokenizer::Token;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -336,6 +340,40 @@ fn standings(r: &Checked, result: &Lensed) {
     }
 }
 
+/// A direction is read raw from every state; the mean of the logits is that of all of them.
+fn other_targets(r: &Checked) {
+    let read = |target, top| {
+        let call = LensCall { asked: r.last(), targets: vec![target], norm: LensNorm::Recomputed, top };
+        with_job(|job| r.session.lens(&call, job)).unwrap().1
+    };
+    let direction: Vec<f32> = r.at("directions", &[0]).iter().map(|v| *v as f32).collect();
+    let found = read(Target::Direction(direction.clone().into()), 0);
+    let call = RunCall { asked: r.last(), points: vec!["*.hook_resid_*".into()], logits: Logits::None };
+    let cache = with_job(|job| r.session.run(&call, job)).unwrap();
+    let states = cache.points.iter().filter(|p| !p.to_string().ends_with("_pre") || p.layer() == Some(0));
+    let read_raw = |p: &HookPoint| dot(&wide(&cache.values(*p, 0).unwrap().1), &wide(&direction));
+    let expected: Vec<f64> = states.map(read_raw).collect();
+    assert_eq!(expected.len(), r.states.len());
+    r.close("a direction at every state", wide(&found.values), &expected);
+
+    if r.session.transformer.unembed.cap.is_some() {
+        return; // what is listed is capped
+    }
+    let d_vocab = r.session.transformer.config.d_vocab;
+    let answer = Answer::Tokens(vec![Token::Id(r.answer)]);
+    let found = read(Target::Tokens { answer, against: Some(Against::Mean) }, d_vocab);
+    let expected = found.top.iter().map(|all| {
+        assert_eq!(all.len(), d_vocab);
+        let logit = |t: &Predicted| f64::from(t.logit);
+        let own = all.iter().find(|t| t.token == r.answer).map(logit).unwrap();
+        let likely: f64 = all.iter().map(|t| f64::from(t.probability)).sum();
+        assert!((likely - 1.0).abs() < 1e-5, "{}: probabilities add up to {likely}", r.name);
+        own - all.iter().map(logit).sum::<f64>() / d_vocab as f64
+    });
+    let expected: Vec<f64> = expected.collect();
+    r.close("against the mean", wide(&found.values), &expected);
+}
+
 // ---- tokens ----
 
 fn top_tokens(r: &Checked) {
@@ -388,7 +426,7 @@ fn probe(r: &Checked, asked: Asked, directions: &[f64], at: &str, unit: Unit) ->
 }
 
 fn directions(r: &Checked) {
-    let (vectors, d) = (r.stored("directions"), r.session.transformer.config.d_model);
+    let vectors = r.stored("directions");
     let points: Vec<&str> = r.tensors.keys().filter_map(|key| key.strip_prefix("directions.")).collect();
     assert!(points.len() >= 2);
     for at in points {
@@ -401,14 +439,17 @@ fn directions(r: &Checked) {
         r.close("measured", few.certificates.iter().map(|c| c.measured), &measured);
         r.close("total", few.certificates.iter().map(|c| c.total), &measured);
 
-        // all rows and one direction: directions are folded
-        for i in 0..3 {
-            let all = Asked { positions: Positions::All, ..r.last() };
-            let (_, folded) = probe(r, all, &vectors[i * d..(i + 1) * d], at, Unit::Head);
-            let n = labels.len();
-            assert_eq!(folded.rows.len(), r.prompt.len());
-            r.close("folded", wide(&folded.values[folded.values.len() - n..]), &expected[i * n..(i + 1) * n]);
+        // many rows: directions are folded; the same numbers at the rows of both
+        let (_, formed) = probe(r, r.asked(), &vectors, at, Unit::Head);
+        let all = Asked { positions: Positions::All, ..r.last() };
+        let (_, folded) = probe(r, all, &vectors, at, Unit::Head);
+        let n = 3 * labels.len();
+        let row = |of: &Probed, i: usize| wide(&of.values[i * n..(i + 1) * n]);
+        assert_eq!((formed.rows.len(), folded.rows.len()), (2, r.prompt.len()));
+        for (i, position) in r.rows.iter().enumerate() {
+            r.close("folded and formed", row(&folded, *position), &row(&formed, i));
         }
+        r.close("folded", row(&folded, r.prompt.len() - 1), &expected);
         let (coarse, layers) = probe(r, r.last(), &vectors, at, Unit::Layer);
         let n = coarse.len();
         for i in 0..3 {
@@ -508,6 +549,7 @@ fn check(name: &'static str) {
     without_the_norm(&r);
     sources(&r);
     lens(&r);
+    other_targets(&r);
     top_tokens(&r);
     directions(&r);
     stacks(&r);

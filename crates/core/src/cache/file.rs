@@ -4,7 +4,7 @@
 use super::{Cache, Logits, Part};
 use crate::batch::check_ids;
 use crate::checkpoint::{Dtype, Header, StoredFile};
-use crate::chunk::Prompted;
+use crate::chunk::{Prompted, n_rows};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{Dim, HookPoint};
@@ -97,7 +97,7 @@ pub fn save(cache: &Cache, path: &Path, fingerprint: &str, config: &ModelConfig)
         if let Some(logits) = part.logits.get(i - part.first) {
             tensors.push(named(format!("{i}/logits"), Stored::Values(logits.contiguous()?)));
         }
-        let before = cache.prompts[part.first..i].iter().map(|p| p.positions.len()).sum();
+        let before = n_rows(&cache.prompts[part.first..i]);
         let stream = part.output.stream.narrow(0, before, prompt.positions.len())?.contiguous()?;
         tensors.push(named(format!("{i}/{FINAL_STREAM}"), Stored::Values(stream)));
     }
@@ -165,7 +165,10 @@ pub fn load(path: &Path, model: &Transformer, fingerprint: &str, limit: Option<u
     if field("fingerprint")? != fingerprint {
         return Err(file.invalid("a run of another model", "the fingerprint of the model that it is loaded for"));
     }
-    memory::check("a saved run", file.length, limit)?;
+    // the file's tensors, one block of it, and the final norm of every final stream
+    let streams = header.tensors.iter().filter(|(name, _)| name.ends_with(FINAL_STREAM));
+    let streams: u64 = streams.map(|(_, entry)| entry.range.end - entry.range.start).sum();
+    memory::check("a saved run", file.length + file.length.min(1 << 20) + 5 * streams, limit)?;
     let reader = Reader { file: &file, header: &header, model };
     let points: Vec<String> = serde_json::from_str(field("hook_points")?)
         .map_err(|_| file.invalid("hook_points that are no list", "a list of names"))?;

@@ -9,7 +9,7 @@ use crate::attribution::{
     self, Attribution, Component, Depth, Options, Target, Unit, component_points, residual_stack, resolve_targets,
 };
 use crate::cancel::Cancel;
-use crate::chunk::{Chunk, Prompted, Row};
+use crate::chunk::{Chunk, Prompted, Row, n_rows};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
@@ -194,9 +194,8 @@ impl Cache {
         if let Some(square) = part.activations.square(point, prompt - part.first) {
             return Ok(square.clone());
         }
-        let kept = |p: &Prompted| p.positions.len();
-        let start: usize = self.prompts[part.first..prompt].iter().map(kept).sum();
-        Ok(part.activations.kept(point)?.narrow(0, start, kept(&self.prompts[prompt]))?)
+        let start = n_rows(&self.prompts[part.first..prompt]);
+        Ok(part.activations.kept(point)?.narrow(0, start, self.prompts[prompt].positions.len())?)
     }
 
     fn part(&self, prompt: usize) -> Result<&Part> {
@@ -231,8 +230,10 @@ impl Cache {
         job: &Job,
     ) -> Result<Attribution> {
         self.check_has(&options.points(model), "attribution")?;
-        let n_rows = |prompts: &[Prompted]| prompts.iter().map(|p| p.positions.len()).sum();
-        let of_part = |part| memory::attributing(&model.config, options.unit, n_rows(self.chunk(part).prompts));
+        let of_part = |part| {
+            let (config, rows) = (&model.config, n_rows(self.chunk(part).prompts));
+            memory::attributing(config, options.unit, rows) + memory::reading(config, rows)
+        };
         let largest = self.parts.iter().map(of_part).max().unwrap_or(0);
         let needed = memory::attributed(&model.config, options.unit, n_rows(&self.prompts)) + largest;
         memory::check("attribution from a run", needed, limit)?;
@@ -258,10 +259,17 @@ impl Cache {
     /// `NOT_CACHED` with the points that are missing, `MEMORY`, `ABORTED`.
     pub fn decompose(&self, model: &Transformer, unit: Unit, limit: Option<u64>, job: &Job) -> Result<Stack> {
         self.check_has(&component_points(model, unit), "the stack")?;
-        let n_rows: usize = self.prompts.iter().map(|p| p.positions.len()).sum();
-        let numbers = n_rows as u64 * Component::count(unit, &model.config) as u64 * model.config.d_model as u64;
-        memory::check("the stack of components", 3 * 4 * numbers, limit)?;
-        let mut stack = Stack { rows: Vec::new(), vectors: Vec::new() };
+        let config = &model.config;
+        let numbers = |prompts| n_rows(prompts) * Component::count(unit, config) * config.d_model;
+        // of a part the writes, side by side, and what one layer's are formed from
+        let of_part = |part| {
+            let prompts = self.chunk(part).prompts;
+            8 * numbers(prompts) as u64 + memory::reading(config, n_rows(prompts))
+        };
+        let largest = self.parts.iter().map(of_part).max().unwrap_or(0);
+        let all = numbers(&self.prompts);
+        memory::check("the stack of components", 4 * all as u64 + largest, limit)?;
+        let mut stack = Stack { rows: Vec::new(), vectors: Vec::with_capacity(all) };
         for part in &self.parts {
             job.cancel.check()?;
             let rows = self.chunk(part).rows();

@@ -1,8 +1,9 @@
 //! A loaded model and all that belongs to it: weights, tokenizer, threads, and the files it came from.
 
+mod asked;
 mod calls;
 
-pub use calls::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
+pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 
 use crate::batch::check_ids;
 use crate::checkpoint::Checkpoint;

@@ -77,7 +77,7 @@ fn enlarged(name: &str, sizes: &[(usize, usize)], config: serde_json::Value) -> 
     dir
 }
 
-const TOKENS: usize = 200;
+const TOKENS: usize = 120;
 
 fn prompt(positions: Positions) -> Asked {
     Asked { positions, ..asked(vec![(0..TOKENS as u32).map(|i| i * 7 % 1000).collect()]) }
@@ -95,7 +95,7 @@ type Asking = Box<dyn Fn(&Session) -> Result<()>>;
 /// Every call whose memory is estimated, at one row, some and all.
 fn calls(d_model: usize) -> Vec<(String, Asking)> {
     let mut calls: Vec<(String, Asking)> = Vec::new();
-    let some = Positions::Of((0..20).map(|i| i * 10).collect());
+    let some = Positions::Of((0..12).map(|i| i * 10).collect());
     for positions in [Positions::Last, some, Positions::All] {
         let mut add = |name: String, call: Asking| calls.push((format!("{name} at {positions:?}"), call));
         for unit in [Unit::Head, Unit::Neuron] {
@@ -176,7 +176,7 @@ fn check(name: &str, dir: &TempDir, d_model: usize) {
     }
     for unit in [Unit::Layer, Unit::Head, Unit::Neuron] {
         // neurons of few rows: of all they are gigabytes
-        let positions = if unit == Unit::Neuron { Positions::Of(vec![3, 190]) } else { Positions::All };
+        let positions = if unit == Unit::Neuron { Positions::Of(vec![3, 110]) } else { Positions::All };
         let cache = with_job(|job| free.run(&everything(prompt(positions)), job)).unwrap();
         let decompose = |s: &Session| with_job(|job| s.decompose_run(&cache, unit, job)).map(drop);
         compare(format!("the stack of a run by {unit:?}"), &decompose);

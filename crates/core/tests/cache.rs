@@ -321,7 +321,7 @@ fn what_does_not_fit_is_refused_before_it_runs() {
         |left: u64| with_job(|job| limited(left).decompose_run(&cache, Unit::Head, job).map(|s| s.vectors.len()));
     let vectors = 4 * 29 * 20 * 32; // 29 rows of 20 components of 32 numbers
     assert_eq!(error(stack(vectors)).code(), "MEMORY");
-    assert_eq!(stack(4 * vectors).unwrap() as u64, vectors / 4);
+    assert_eq!(stack(5 * vectors).unwrap() as u64, vectors / 4);
     let values = |left: u64| {
         let options = options(Unit::Neuron, Convention::Default);
         with_job(|job| limited(left).attribute_run(&cache, &reference().targets, &options, job).map(|a| a.values.len()))

@@ -603,3 +603,89 @@ decomposed!(more, "more":
     qwen2_moe_mixed,
     vaultgemma,
 );
+
+// ---- more tokens than one block of the vocabulary ----
+
+const D_VOCAB: usize = 5000;
+
+/// A copy of gpt2_untied with a vocabulary of several blocks.
+fn many_tokens() -> (TempDir, Session) {
+    let dir = changed("gpt2_untied", |tensors| {
+        let mut state = 7u32;
+        for name in ["transformer.wte.weight", "lm_head.weight"] {
+            let number = |_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+            };
+            let bytes = (0..D_VOCAB * 32).map(number).flat_map(f32::to_le_bytes).collect();
+            tensors.insert(name.into(), ("F32".into(), vec![D_VOCAB, 32], bytes));
+        }
+    });
+    let mut config = json(&dir.join("config.json"));
+    config["vocab_size"] = D_VOCAB.into();
+    dir.write("config.json", config.to_string());
+    let session = load(&dir.0).unwrap();
+    (dir, session)
+}
+
+/// The k largest of some values, each with its index, by sorting all.
+fn largest(values: &[f64], k: usize) -> Vec<(u32, f64)> {
+    let mut all: Vec<(u32, f64)> = values.iter().enumerate().map(|(i, v)| (i as u32, *v)).collect();
+    all.sort_by(|a, b| b.1.total_cmp(&a.1));
+    all.truncate(k);
+    all
+}
+
+#[test]
+fn blocks_of_the_vocabulary_make_one() {
+    let (dir, session) = many_tokens();
+    let asked = || asked(vec![vec![1, 4999, 2500, 3]]);
+    let call = RunCall { asked: asked(), points: vec!["*".into()], logits: Logits::Last };
+    let cache = with_job(|job| session.run(&call, job)).unwrap();
+    let logits = wide(&cache.logits(0).unwrap().1);
+    let log_sum = logits.iter().map(|l| l.exp()).sum::<f64>().ln();
+
+    // the last state of the lens, of tokens of the first, the middle and the last block
+    for token in [17, 2100, 4990] {
+        let answer = Answer::Tokens(vec![Token::Id(token)]);
+        let target = Target::Tokens { answer, against: None };
+        let call = LensCall { asked: asked(), targets: vec![target], norm: LensNorm::Recomputed, top: 9 };
+        let lens = with_job(|job| session.lens(&call, job)).unwrap().1;
+        let standing = lens.standings[0].last().unwrap();
+        let own = logits[token as usize];
+        close("logit", [f64::from(standing.logit)], &[own], 1e-5);
+        close("log probability", [f64::from(standing.log_probability)], &[own - log_sum], 1e-5);
+        assert_eq!(standing.rank as usize, logits.iter().filter(|l| **l > own).count());
+        let expected = largest(&logits, 9);
+        let top = lens.top.last().unwrap();
+        assert_eq!(top.iter().map(|t| t.token).collect::<Vec<_>>(), expected.iter().map(|t| t.0).collect::<Vec<_>>());
+        let likely: Vec<f64> = expected.iter().map(|t| (t.1 - log_sum).exp()).collect();
+        close("probabilities", top.iter().map(|t| f64::from(t.probability)), &likely, 1e-5);
+    }
+
+    // every component through γ and s, then every column of W_U less their mean
+    let tensors = read_tensors(&dir.join("model.safetensors"));
+    let (gamma, w_u) = (stored(&tensors, "transformer.ln_f.weight"), stored(&tensors, "lm_head.weight"));
+    let scale = f64::from(cache.values(HookPoint::FinalScale, 0).unwrap().1[0]);
+    let call = TopTokensCall { asked: asked(), unit: Unit::Head, components: None, k: 6, masked: vec![0, 4999] };
+    let tokens = with_job(|job| session.top_tokens(&call, job)).unwrap().1.1;
+    let stack = with_job(|job| session.decompose_run(&cache, Unit::Head, job)).unwrap();
+    assert_eq!(tokens.raised.len() * 32, stack.vectors.len());
+    for (i, vector) in stack.vectors.chunks(32).map(wide).enumerate() {
+        let mean = vector.iter().sum::<f64>() / 32.0;
+        let read: Vec<f64> = vector.iter().zip(&gamma).map(|(c, gamma)| (c - mean) * gamma / scale).collect();
+        let mut moved: Vec<f64> = w_u.chunks(32).map(|column| dot(column, &read)).collect();
+        let mean = moved.iter().sum::<f64>() / D_VOCAB as f64;
+        moved.iter_mut().for_each(|m| *m -= mean);
+        for (found, sign) in [(&tokens.raised[i], 1.0), (&tokens.lowered[i], -1.0)] {
+            let mut signed: Vec<f64> = moved.iter().map(|m| sign * m).collect();
+            (signed[0], signed[4999]) = (f64::NEG_INFINITY, f64::NEG_INFINITY); // masked
+            let expected: Vec<f64> = largest(&signed, 6).iter().map(|t| sign * t.1).collect();
+            close("moved", found.iter().map(|s| f64::from(s.value)), &expected, 1e-5);
+            for s in found {
+                close("the token's own", [f64::from(s.value)], &[moved[s.token as usize]], 1e-5);
+                assert!(s.token != 0 && s.token != 4999);
+            }
+        }
+    }
+}

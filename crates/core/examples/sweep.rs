@@ -3,9 +3,11 @@
 //!
 //!     cargo run --release -p logit-prism-core --example sweep -- DIRECTORY [words of the names of cases]
 
+use logit_prism_core::cache::Logits;
 use logit_prism_core::cancel::Cancel;
+use logit_prism_core::rows::Positions;
 use logit_prism_core::run::Job;
-use logit_prism_core::session::{LoadOptions, Session};
+use logit_prism_core::session::{Asked, LoadOptions, RunCall, Session};
 use logit_prism_core::tokenizer::Prompt;
 use serde_json::Value;
 use std::path::Path;
@@ -44,8 +46,11 @@ fn judge(dir: &Path, job: &Job) -> Verdict {
     let mut worst = 0f64;
     for (ids, logits) in prompts.into_iter().zip(logits) {
         let n = ids.len();
-        let found = match session.observe(&Prompt::Ids(ids), &[], None, job) {
-            Ok(seen) => seen.logits,
+        let prompts = vec![Prompt::Ids(ids)];
+        let asked = Asked { prompts, positions: Positions::Last, prepend_bos: None, chunk_tokens: None };
+        let call = RunCall { asked, points: Vec::new(), logits: Logits::Last };
+        let found = match session.run(&call, job).and_then(|cache| cache.logits(0)) {
+            Ok((_, logits)) => logits,
             Err(e) => return Verdict::Wrong(format!("{n} tokens: {} {e}", e.code())),
         };
         assert_eq!(found.len(), logits.len());

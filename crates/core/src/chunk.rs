@@ -18,6 +18,11 @@ pub struct Prompted {
     pub positions: Vec<usize>,
 }
 
+/// Wanted rows of some prompts.
+pub fn n_rows(prompts: &[Prompted]) -> usize {
+    prompts.iter().map(|p| p.positions.len()).sum()
+}
+
 /// One row of a result: a prompt and a position in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
@@ -66,7 +71,7 @@ impl Chunk<'_> {
     /// Runs the prompts once and keeps `points` at the wanted rows and `everywhere` at all; `None` where no row is wanted.
     ///
     /// # Errors
-    /// `ABORTED`, `NOT_FINITE` with the prompt's index in the call, `INTERNAL`.
+    /// Those of [`Chunk::run`].
     pub fn forward(
         &self,
         model: &Transformer,
@@ -74,16 +79,30 @@ impl Chunk<'_> {
         everywhere: BTreeSet<HookPoint>,
         cancel: &Cancel,
     ) -> Result<Option<Observed>> {
+        if n_rows(self.prompts) == 0 {
+            return Ok(None);
+        }
+        self.run(model, points, everywhere, cancel).map(Some)
+    }
+
+    /// The same, also where no row is wanted: what is kept everywhere may be read at other rows.
+    ///
+    /// # Errors
+    /// `ABORTED`, `NOT_FINITE` with the prompt's index in the call, `INTERNAL`.
+    pub fn run(
+        &self,
+        model: &Transformer,
+        points: BTreeSet<HookPoint>,
+        everywhere: BTreeSet<HookPoint>,
+        cancel: &Cancel,
+    ) -> Result<Observed> {
         let batch = Batch::of_prompts(self.prompts.iter().map(|p| &p.ids[..]), &model.config)?;
         let spans: Vec<Range<usize>> = (0..self.prompts.len()).map(|i| batch.rows(i)).collect();
         let wanted = self.prompts.iter().zip(&spans).flat_map(|(p, span)| p.positions.iter().map(|p| span.start + p));
         let capture = Capture { points, rows: wanted.map(|row| row as u32).collect(), everywhere };
-        if capture.rows.is_empty() {
-            return Ok(None);
-        }
         let mut tap = Tap::new(&capture, cancel);
         let output = model.forward(&batch, &mut tap).map_err(|e| self.named(e))?;
-        Ok(Some(Observed { rows: self.rows(), spans, activations: tap.finish(), output }))
+        Ok(Observed { rows: self.rows(), spans, activations: tap.finish(), output })
     }
 
     /// The forward pass counts prompts within the chunk, a caller within the call.

@@ -107,6 +107,12 @@ pub fn attributed(config: &ModelConfig, unit: Unit, rows: usize) -> u64 {
     4 * rows as u64 * Component::count(unit, config) as u64
 }
 
+/// Bytes beside those while one layer's activations are read along the directions, in f64; a forward pass takes more.
+pub fn reading(config: &ModelConfig, rows: usize) -> u64 {
+    let widest = (config.n_heads * config.d_head).max(config.d_model).max(config.d_mlp).max(config.d_mlp_dense);
+    24 * (rows * widest) as u64
+}
+
 /// Bytes of a chunk's values while they are computed, column by column and then row by row, in f64.
 pub fn attributing(config: &ModelConfig, unit: Unit, rows: usize) -> u64 {
     let fine = if unit == Unit::Neuron { unit } else { Unit::Head };

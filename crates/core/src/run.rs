@@ -2,7 +2,7 @@
 
 use crate::attribution::{self, Attribution, Options, Target};
 use crate::cancel::Cancel;
-use crate::chunk::{Chunk, Prompted};
+use crate::chunk::{Chunk, Prompted, n_rows};
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;
 use crate::memory;
@@ -81,14 +81,13 @@ pub fn attribute(
     chunk_tokens: usize,
     job: &Job,
 ) -> Result<Attribution> {
-    let rows = prompts.iter().map(|p| p.positions.len()).sum();
     let config = &place.model.config;
     let work = Work {
         prompts,
         chunk_tokens,
         purpose: "the forward pass and its result",
-        result_bytes: memory::attributed(config, options.unit, rows),
-        chunk_bytes: &|chunk| memory::attributing(config, options.unit, chunk.iter().map(|p| p.positions.len()).sum()),
+        result_bytes: memory::attributed(config, options.unit, n_rows(prompts)),
+        chunk_bytes: &|chunk| memory::attributing(config, options.unit, n_rows(chunk)),
     };
     let parts = over_chunks(place, &work, job, |chunk| {
         let targets = &targets[chunk.first..chunk.first + chunk.prompts.len()];
@@ -129,8 +128,7 @@ fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)
     let needs = |chunk: &Range<usize>| {
         let prompts = &work.prompts[chunk.clone()];
         let lengths: Vec<usize> = prompts.iter().map(|p| p.ids.len()).collect();
-        let kept = prompts.iter().map(|p| p.positions.len()).sum();
-        memory::forward(config, &lengths, kept) + (work.chunk_bytes)(prompts)
+        memory::forward(config, &lengths, n_rows(prompts)) + (work.chunk_bytes)(prompts)
     };
     let result = work.result_bytes;
     let available = memory::available(place.memory_limit).unwrap_or(u64::MAX).saturating_sub(result);
@@ -138,12 +136,13 @@ fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)
     loop {
         let chunks = plan(work.prompts, tokens);
         let largest = chunks.iter().map(needs).max().unwrap_or(0);
-        if largest <= available {
+        let merging = result; // the parts lie beside the whole that they are put together to, once no chunk runs
+        if largest.max(merging) <= available {
             let threads = usize::try_from(available / largest.max(1)).unwrap_or(usize::MAX);
             return Ok((chunks, threads.clamp(1, place.pool.current_num_threads())));
         }
-        if chunks.len() == work.prompts.len() {
-            let (purpose, needed, available) = (work.purpose.into(), largest + result, available + result);
+        if chunks.len() == work.prompts.len() || merging > available {
+            let (purpose, needed, available) = (work.purpose.into(), largest.max(merging) + result, available + result);
             return Err(PrismError::Memory { purpose, needed, available });
         }
         tokens /= 2;

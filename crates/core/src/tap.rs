@@ -62,13 +62,13 @@ impl Activations {
         self.rows.remove(&point);
     }
 
-    /// Copies what is a view of something larger, so that the larger thing can be freed.
+    /// Copies every value, so that the larger things that some are views of can be freed.
     ///
     /// # Errors
     /// `INTERNAL`.
     pub fn let_go(&mut self) -> Result<()> {
         for tensor in self.rows.values_mut() {
-            *tensor = tensor.contiguous()?;
+            *tensor = tensor.force_contiguous()?;
         }
         Ok(())
     }

@@ -9,8 +9,7 @@ use logit_prism_core::attribution::{Attribution, Component, Kind, Unit};
 use logit_prism_core::config::{ModelConfig, RawConfig};
 use logit_prism_core::hook::{BlockPoint, HookPoint};
 use logit_prism_core::rows::Positions;
-use logit_prism_core::session::{Observation, Session};
-use logit_prism_core::tokenizer::Prompt;
+use logit_prism_core::session::Session;
 use serde_json::{Value, json as object};
 use std::collections::BTreeSet;
 
@@ -58,8 +57,8 @@ fn last_positions(session: &Session, reference: &Value) -> f64 {
         close("after the cap", [result.after_cap[i]], &number("logit_difference_of_model"), TOLERANCE);
     }
     for (i, prompt) in ids(&reference["prompts"]).into_iter().enumerate() {
-        let seen = observe(session, prompt, &[]);
-        close("last logits", wide(&seen.logits), &numbers(&reference["logits_last"][i]), TOLERANCE);
+        let seen = observe(session, prompt, &[]).unwrap();
+        close("last logits", wide(&seen.logits(0).unwrap().1), &numbers(&reference["logits_last"][i]), TOLERANCE);
     }
     worst
 }
@@ -77,18 +76,13 @@ fn row(result: &Attribution, i: usize, n: usize) -> Vec<f64> {
     wide(&result.values[i * n..(i + 1) * n])
 }
 
-fn observe(session: &Session, prompt: Vec<u32>, points: &[HookPoint]) -> Observation {
-    let names: Vec<String> = points.iter().map(HookPoint::to_string).collect();
-    with_job(|job| session.observe(&Prompt::Ids(prompt), &names, None, job)).unwrap()
-}
-
 fn first_prompt(session: &Session, reference: &Value) -> f64 {
     let n_layers = session.transformer.config.n_layers;
     let points = [BlockPoint::Pattern, BlockPoint::ResidPre, BlockPoint::ResidPost];
     let points: Vec<HookPoint> = (0..n_layers).flat_map(|l| points.map(|p| HookPoint::Block(l, p))).collect();
-    let seen = observe(session, ids(&reference["prompts"]).remove(0), &points);
+    let seen = observe(session, ids(&reference["prompts"]).remove(0), &points).unwrap();
     let of = &reference["first_prompt"];
-    let values = |l, point| wide(&seen.values(HookPoint::Block(l, point)).unwrap().1);
+    let values = |l, point| wide(&seen.values(HookPoint::Block(l, point), 0).unwrap().1);
     let mut worst = 0f64;
     for l in 0..n_layers {
         let pattern = close("pattern", values(l, BlockPoint::Pattern), &numbers(&of["pattern"][l]), TOLERANCE);
@@ -131,11 +125,11 @@ fn hooks(session: &Session, reference: &Value, name: &str) -> f64 {
     let ours: BTreeSet<String> = points.iter().map(HookPoint::to_string).collect();
     let of_first = |key: &String| key.strip_prefix("0/").filter(|n| *n != "logits").map(String::from);
     assert_eq!(ours, stored.keys().filter_map(of_first).collect(), "{name}: which points exist");
-    let seen = observe(session, ids(&reference["prompts"]).remove(0), &points);
+    let seen = observe(session, ids(&reference["prompts"]).remove(0), &points).unwrap();
     let mut worst = 0f64;
     for point in points {
         let expected: &Tensor = &stored[&format!("0/{point}")];
-        let (shape, values) = seen.values(point).unwrap();
+        let (shape, values) = seen.values(point, 0).unwrap();
         assert_eq!(shape, expected.dims(), "{name}: {point}");
         let expected: Vec<f64> = expected.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap();
         worst = worst.max(close(&format!("{name}: {point}"), wide(&values), &expected, TOLERANCE));

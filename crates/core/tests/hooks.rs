@@ -6,13 +6,13 @@ mod common;
 use candle_core::Tensor;
 use common::*;
 use logit_prism_core::batch::Batch;
+use logit_prism_core::cache::Logits;
 use logit_prism_core::cancel::Cancel;
 use logit_prism_core::config::ModelConfig;
 use logit_prism_core::hook::{BlockPoint, Dim, HookPoint};
 use logit_prism_core::model::Output;
-use logit_prism_core::session::Session;
+use logit_prism_core::session::{RunCall, Session};
 use logit_prism_core::tap::{Activations, Capture, Tap};
-use logit_prism_core::tokenizer::Prompt;
 use std::collections::BTreeSet;
 
 const TOLERANCE: f64 = 1e-5;
@@ -39,10 +39,6 @@ fn size(dim: Dim, config: &ModelConfig, n_pos: usize) -> usize {
     }
 }
 
-fn value(activations: &Activations, point: HookPoint, segment: usize) -> &Tensor {
-    activations.rows(point).or_else(|| activations.square(point, segment)).unwrap_or_else(|| panic!("no {point}"))
-}
-
 fn check(name: &str) {
     let session = load(&fixture(name)).unwrap();
     let config = &session.transformer.config;
@@ -56,18 +52,18 @@ fn check(name: &str) {
         assert_eq!(in_fixture, ours);
 
         let n_pos = prompt.len();
-        let observed = with_job(|job| session.observe(&Prompt::Ids(prompt), &names, None, job)).unwrap();
+        let seen = observe(&session, prompt, &HookPoint::all(config)).unwrap();
         for point in HookPoint::all(config) {
             let key = format!("{i}/{point}");
-            let found = value(&observed.activations, point, 0);
+            let (shape, found) = seen.values(point, 0).unwrap();
             let sizes: Vec<usize> = point.dims().iter().map(|dim| size(*dim, config, n_pos)).collect();
-            assert_eq!(found.dims(), sizes, "{key}");
-            assert_eq!(found.dims(), expected[&key].1, "{key}");
-            close(&key, flat(found), &stored(&expected, &key), TOLERANCE);
+            assert_eq!(shape, sizes, "{key}");
+            assert_eq!(shape, expected[&key].1, "{key}");
+            close(&key, wide(&found), &stored(&expected, &key), TOLERANCE);
         }
         let logits = stored(&expected, &format!("{i}/logits"));
         let last = &logits[(n_pos - 1) * config.d_vocab..];
-        close("logits", wide(&observed.logits), last, TOLERANCE);
+        close("logits", wide(&seen.logits(0).unwrap().1), last, TOLERANCE);
     }
 }
 
@@ -86,10 +82,10 @@ fn masked_scores_are_exactly_what_the_reference_masks() {
     let session = load(&fixture("gpt2")).unwrap();
     let point = HookPoint::Block(1, BlockPoint::AttnScores);
     let prompt = prompts("gpt2").remove(0);
-    let observed = with_job(|job| session.observe(&Prompt::Ids(prompt), &[point.to_string()], None, job)).unwrap();
+    let (_, scores) = observe(&session, prompt, &[point]).unwrap().values(point, 0).unwrap();
     let expected = stored(&read_tensors(&fixture("gpt2").join("hooks.safetensors")), &format!("0/{point}"));
     let masked = |scores: Vec<f64>| scores.into_iter().map(|s| s == f64::NEG_INFINITY).collect::<Vec<_>>();
-    let ours = masked(flat(value(&observed.activations, point, 0)));
+    let ours = masked(wide(&scores));
     assert_eq!(ours, masked(expected));
     assert_eq!(ours.iter().filter(|m| **m).count(), 4 * 9 * 8 / 2); // 4 heads, 9 positions: above the diagonal
 }
@@ -98,18 +94,24 @@ fn masked_scores_are_exactly_what_the_reference_masks() {
 fn nothing_is_kept_that_was_not_asked_for() {
     let session = load(&fixture("gpt2")).unwrap();
     let wanted = HookPoint::Block(1, BlockPoint::Z);
-    let observed = with_job(|job| session.observe(&Prompt::Ids(vec![1, 2]), &[wanted.to_string()], None, job)).unwrap();
-    for point in HookPoint::all(&session.transformer.config) {
-        let kept = observed.activations.rows(point).is_some() || observed.activations.square(point, 0).is_some();
-        assert_eq!(kept, point == wanted, "{point}");
+    let config = &session.transformer.config;
+    let batch = Batch::of_prompts([&[1, 2][..]], config).unwrap();
+    let capture = Capture { points: BTreeSet::from([wanted]), rows: vec![0, 1], ..Capture::default() };
+    let cancel = Cancel::default();
+    let mut tap = Tap::new(&capture, &cancel);
+    session.transformer.forward(&batch, &mut tap).unwrap();
+    let kept = tap.finish();
+    for point in HookPoint::all(config) {
+        assert_eq!(kept.rows(point).is_some() || kept.square(point, 0).is_some(), point == wanted, "{point}");
     }
 }
 
 #[test]
 fn an_unknown_name_is_refused() {
     let session = load(&fixture("gpt2")).unwrap();
-    let names = ["hook_embed".to_string(), "blocks.0.attn.hook_zz".to_string()];
-    let refused = error(with_job(|job| session.observe(&Prompt::Ids(vec![1, 2]), &names, None, job)));
+    let points = vec!["hook_embed".to_string(), "blocks.0.attn.hook_zz".to_string()];
+    let call = RunCall { asked: asked(vec![vec![1, 2]]), points, logits: Logits::None };
+    let refused = error(with_job(|job| session.run(&call, job)));
     assert_eq!(refused.code(), "UNKNOWN_HOOK");
     assert_eq!(refused.details()["name"], "blocks.0.attn.hook_zz");
     assert_eq!(refused.details()["nearest"][0], "blocks.0.attn.hook_z");

@@ -7,7 +7,6 @@ use common::*;
 use logit_prism_core::hook::{BlockPoint, HookPoint};
 use logit_prism_core::rows::Positions;
 use logit_prism_core::session::Session;
-use logit_prism_core::tokenizer::Prompt;
 use serde_json::Value;
 
 /// An f32 forward pass of models this small is this close; the promise to users is 1e-4.
@@ -32,28 +31,30 @@ fn last_positions(session: &Session, reference: &Value) {
         close("total", [result.certificates[i].total], &numbers(&expected["logit_difference"]), TOLERANCE);
     }
     for (i, prompt) in ids(&reference["prompts"]).into_iter().enumerate() {
-        let observation = with_job(|job| session.observe(&Prompt::Ids(prompt), &[], None, job)).unwrap();
-        close("last logits", wide(&observation.logits), &numbers(&reference["logits_last"][i]), TOLERANCE);
+        let seen = observe(session, prompt, &[]).unwrap();
+        close("last logits", wide(&seen.logits(0).unwrap().1), &numbers(&reference["logits_last"][i]), TOLERANCE);
     }
 }
 
 fn first_prompt(session: &Session, reference: &Value) {
     let n_layers = session.transformer.config.n_layers;
-    let prompt = Prompt::Ids(ids(&reference["prompts"]).remove(0));
     let points: Vec<HookPoint> = (0..n_layers)
         .flat_map(|l| {
             [BlockPoint::Pattern, BlockPoint::ResidPre, BlockPoint::ResidPost].map(|p| HookPoint::Block(l, p))
         })
         .collect();
-    let names: Vec<String> = points.iter().map(HookPoint::to_string).collect();
-    let observation = with_job(|job| session.observe(&prompt, &names, None, job)).unwrap();
+    let seen = observe(session, ids(&reference["prompts"]).remove(0), &points).unwrap();
+    let values = |l, point| wide(&seen.values(HookPoint::Block(l, point), 0).unwrap().1);
     let expected = &reference["first_prompt"];
     for l in 0..n_layers {
-        let pattern = observation.activations.square(HookPoint::Block(l, BlockPoint::Pattern), 0).unwrap();
-        close("pattern", flat(pattern), &numbers(&expected["pattern"][l]), TOLERANCE);
-        let rows = |point| flat(observation.activations.rows(HookPoint::Block(l, point)).unwrap());
-        close("resid_pre", rows(BlockPoint::ResidPre), &numbers(&expected["resid_pre_and_final"][l]), TOLERANCE);
-        close("resid_post", rows(BlockPoint::ResidPost), &numbers(&expected["resid_pre_and_final"][l + 1]), TOLERANCE);
+        close("pattern", values(l, BlockPoint::Pattern), &numbers(&expected["pattern"][l]), TOLERANCE);
+        close("resid_pre", values(l, BlockPoint::ResidPre), &numbers(&expected["resid_pre_and_final"][l]), TOLERANCE);
+        close(
+            "resid_post",
+            values(l, BlockPoint::ResidPost),
+            &numbers(&expected["resid_pre_and_final"][l + 1]),
+            TOLERANCE,
+        );
     }
 }
 

@@ -11,7 +11,7 @@ use logit_prism_core::memory;
 use logit_prism_core::rows::Positions;
 use logit_prism_core::run::Job;
 use logit_prism_core::session::{LoadOptions, Session};
-use logit_prism_core::tokenizer::{Prompt, Token};
+use logit_prism_core::tokenizer::Token;
 use serde_json::{Value, json as object};
 use std::sync::Mutex;
 
@@ -69,13 +69,11 @@ fn a_run_that_does_not_fit_is_cut_and_then_refused_with_both_figures() {
 
 #[test]
 fn an_observation_that_does_not_fit_is_refused() {
-    let observe = |left: u64| {
-        let session = limited(stored_bytes() + left).unwrap();
-        with_job(|job| session.observe(&Prompt::Ids(vec![1; 14]), &[], None, job).map(drop))
-    };
-    let needed = 4 * (14 * 544 + 14 * 384); // every row is kept
-    observe(needed).unwrap();
-    assert_eq!(error(observe(needed - 1)).details()["needed"], needed);
+    let run = |left: u64| observe(&limited(stored_bytes() + left).unwrap(), vec![1; 14], &[]).map(drop);
+    // every row is kept; the last logits, final stream and its norm, once more while they are cut out; the stream
+    let needed = 4 * (14 * 544 + 14 * 384 + 2 * (101 + 2 * 14 * 32) + 14 * 32);
+    run(needed).unwrap();
+    assert_eq!(error(run(needed - 1)).details()["needed"], needed);
     // a pattern besides: 4 heads of 14 by 14
     let pattern = memory::observed(
         &load(&fixture("gpt2")).unwrap().transformer.config,
@@ -115,8 +113,7 @@ fn the_first_layer_that_is_not_finite_is_named() {
         let session = poisoned(tensor, index, value);
         let expected = object!({ "first": first, "prompt": 0 });
         assert_eq!(not_finite(attribute(&session, &call)), expected, "{tensor}");
-        let observed = with_job(|job| session.observe(&Prompt::Ids(vec![1, 2]), &[], None, job));
-        assert_eq!(not_finite(observed), expected, "{tensor}");
+        assert_eq!(not_finite(observe(&session, vec![1, 2], &[])), expected, "{tensor}");
     }
 }
 
@@ -146,8 +143,7 @@ fn the_prompt_is_right_behind_the_final_norm() {
 fn logits_and_attributions_are_finite_too() {
     // W_U of a token that is not in the prompt: the stream is finite, the token's logit is not
     let session = poisoned("transformer.wte.weight", 50 * 32 + 9, f32::NAN);
-    let observed = with_job(|job| session.observe(&Prompt::Ids(vec![1, 2]), &[], None, job));
-    assert_eq!(not_finite(observed), object!({ "first": "logits", "prompt": 0 }));
+    assert_eq!(not_finite(observe(&session, vec![1, 2], &[])), object!({ "first": "logits", "prompt": 0 }));
 
     let of_mean = Target::Tokens { answer: Answer::Tokens(vec![Token::Id(6)]), against: Some(Against::Mean) };
     let too_large = Target::Direction(vec![f32::MAX; 32].into());
@@ -169,11 +165,11 @@ fn rows_that_are_finite_are_no_error_whatever_their_sum() {
     // are equal, so the final norm leaves β, and logit t is β · W_E[t].
     let dir = changed("gpt2", |t| edit(t, "transformer.h.2.mlp.c_proj.bias", |b| b.fill(2f32.powi(119))));
     let session = load(&dir.0).unwrap();
-    let observed = with_job(|job| session.observe(&Prompt::Ids(vec![1; 32]), &[], None, job)).unwrap();
+    let seen = observe(&session, vec![1; 32], &[]).unwrap();
     let tensors = read_tensors(&dir.join("model.safetensors"));
     let (beta, wte) = (stored(&tensors, "transformer.ln_f.bias"), stored(&tensors, "transformer.wte.weight"));
     let logits: Vec<f64> = wte.chunks(32).map(|row| row.iter().zip(&beta).map(|(w, b)| w * b).sum()).collect();
-    close("logits", wide(&observed.logits), &logits, 1e-5);
+    close("logits", wide(&seen.logits(0).unwrap().1), &logits, 1e-5);
 }
 
 // ---- cancelling, progress, threads ----
@@ -186,7 +182,6 @@ fn a_cancelled_job_ends_as_aborted_and_leaves_the_model_usable() {
     let call = call(vec![vec![1, 2]], vec![pair(6, 5)]);
     cancel.clone().cancel(); // a clone is the same flag
     assert_eq!(error(session.attribute(&call, &job)).code(), "ABORTED");
-    assert_eq!(error(session.observe(&Prompt::Ids(vec![1]), &[], None, &job)).code(), "ABORTED");
     assert_eq!(error(Session::load(&fixture("gpt2"), &LoadOptions::default(), &job)).code(), "ABORTED");
     attribute(&session, &call).unwrap();
 }
@@ -250,6 +245,5 @@ fn a_panic_poisons_the_model() {
         let error = error(outcome);
         assert_eq!((error.code(), error.details()), ("POISONED", object!({ "panic": "a careless listener" })));
     }
-    let observed = with_job(|job| session.observe(&Prompt::Ids(vec![1]), &[], None, job));
-    assert_eq!(error(observed).code(), "POISONED");
+    assert_eq!(error(observe(&session, vec![1], &[])).code(), "POISONED");
 }

@@ -1,9 +1,9 @@
 //! A loaded model, as JavaScript holds it.
 
 use crate::errors::to_js;
-use crate::inputs::{NativeCall, NativeLoadOptions, NativePrompt};
+use crate::inputs::{NativeCall, NativeLoadOptions};
 use crate::job::{Callback, CancelHandle, Control, promise};
-use crate::outputs::{NativeAttribution, NativeComponent, NativeObservation, NativeTensor};
+use crate::outputs::{NativeAttribution, NativeComponent};
 use crate::{inputs, outputs};
 use logit_prism_core::PrismError;
 use logit_prism_core::attribution::Component;
@@ -121,34 +121,6 @@ impl NativeModel {
             Ok((ids, result, session.transformer.unembed.cap.is_some()))
         };
         promise(env, work, wrap)
-    }
-
-    /// Runs one prompt and returns the last logits and the values at some hook points.
-    #[napi(ts_return_type = "Promise<NativeObservation>")]
-    pub fn observe<'env>(
-        &self,
-        env: &'env Env,
-        prompt: NativePrompt,
-        points: Vec<String>,
-        prepend_bos: Option<bool>,
-        cancel: &CancelHandle,
-    ) -> Result<Object<'env>> {
-        let session = self.open(env)?;
-        let (prompt, control) = (inputs::prompt(prompt), Control::new(cancel, None)?);
-        let work = move || {
-            let seen = control.run(|job| session.observe(&prompt, &points, prepend_bos, job))?;
-            let value = |name: &String| {
-                let point = HookPoint::parse(name, &session.transformer.config)?;
-                Ok((point, seen.values(point)?))
-            };
-            let values = points.iter().map(value).collect::<logit_prism_core::Result<Vec<_>>>()?;
-            Ok((seen, values))
-        };
-        promise(env, work, |(seen, values)| NativeObservation {
-            ids: seen.ids.into(),
-            logits: seen.logits.into(),
-            tensors: values.into_iter().map(|(point, value)| NativeTensor::new(point, value)).collect(),
-        })
     }
 
     /// SHA-256 over config and weights as they lie on disk, in hex.

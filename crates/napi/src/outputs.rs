@@ -157,15 +157,6 @@ impl NativeTensor {
     }
 }
 
-/// What one prompt left behind.
-#[napi(object)]
-pub struct NativeObservation {
-    pub ids: Uint32Array,
-    /// logits of the last position, [d_vocab]
-    pub logits: Float32Array,
-    pub tensors: Vec<NativeTensor>,
-}
-
 /// The vectors that components wrote: [rows, components, d_model], row-major.
 #[napi(object)]
 pub struct NativeStack {

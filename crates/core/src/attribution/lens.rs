@@ -128,7 +128,9 @@ pub fn lens(
     let read = read_vocabulary(model, &normed, states.len(), &wanted, lens.top, cancel)?;
     let mut result = Lensed { standings: read.standings, top: read.top, ..Lensed::default() };
     if !targets.is_empty() {
-        let raw: Vec<Vec<Vec<f64>>> = streams.to_dtype(DType::F64)?.to_vec3()?;
+        let is_direction = |t: &Resolved| matches!(t, Resolved::Direction(_));
+        let raw: Vec<Vec<Vec<f64>>> =
+            if targets.iter().any(is_direction) { streams.to_dtype(DType::F64)?.to_vec3()? } else { Vec::new() };
         let value = |row: usize, state: usize| match &targets[row] {
             Resolved::Direction(v) => raw[row][state].iter().zip(v.iter()).map(|(x, v)| x * f64::from(*v)).sum(),
             Resolved::Tokens(w) => {

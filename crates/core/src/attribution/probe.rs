@@ -67,7 +67,7 @@ impl Probed {
 /// `INVALID_ARGUMENT` where there are none, or their length is not a multiple, or a number is not finite.
 pub fn directions(flat: &[f32], d_model: usize) -> Result<Tensor> {
     let expected = format!("at least one direction of {d_model} finite numbers each, one after the other");
-    if flat.is_empty() || flat.len() % d_model != 0 {
+    if flat.is_empty() || !flat.len().is_multiple_of(d_model) {
         return Err(PrismError::argument("directions", format!("{} numbers", flat.len()), expected));
     }
     if flat.iter().any(|v| !v.is_finite()) {
@@ -193,4 +193,37 @@ fn fold_attention(
         columns.push((bias * block.multiplier)?);
     }
     Ok(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RawConfig;
+
+    /// GPT-2 small: 12 layers of 12 heads, d 768, 170 components.
+    fn config() -> ModelConfig {
+        ModelConfig::resolve(RawConfig::parse("config.json", br#"{"model_type": "gpt2"}"#).unwrap(), false).unwrap()
+    }
+
+    #[test]
+    fn the_smaller_count_of_products_wins() {
+        // folding: 7.08M per direction and 27,648 per direction and row; forming: 7.08M per row and 130,560 per both
+        for (rows, directions, folding) in [
+            (1, 1, true),  // 7.11M and 7.21M
+            (1, 2, false), // 14.2M and 7.3M
+            (1, 10_000, false),
+            (1_000, 1, true),
+            (1_000, 10, true),
+            (10, 100, false),    // 735M and 201M
+            (100, 100, true),    // 984M and 2,014M
+            (100, 10_000, true), // 98G and 131G: so many rows that forming costs more whatever the directions
+            (50, 10_000, false), // 85G and 66G
+        ] {
+            assert_eq!(
+                folding_is_cheaper(&config(), rows, directions),
+                folding,
+                "{rows} rows, {directions} directions"
+            );
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! direction folded through W_O, `f(l,h)`, source `j` adds `A[q,j] (v_j · f(l,h)) / (s s_post)`. Sources sum to the head.
 
 use super::component::{Component, Kind, Unit};
+use super::convention::{Convention, common_value};
 use super::direction::Directions;
 use super::project::Reader;
 use super::{Attribution, Options, Target, from_activations, target};
@@ -86,7 +87,9 @@ pub fn attribute_sources(
     for l in layers {
         let of_layer: Vec<usize> = heads.iter().filter(|(layer, _)| *layer == l).map(|(_, h)| *h).collect();
         for (row, values) in
-            split_layer(&model.blocks[l], chunk, &observed, &directions, &of_layer)?.into_iter().enumerate()
+            split_layer(&model.blocks[l], chunk, &observed, &directions, &of_layer, options.convention)?
+                .into_iter()
+                .enumerate()
         {
             split[row].extend(values);
         }
@@ -103,6 +106,7 @@ fn split_layer(
     observed: &Observed,
     directions: &Directions,
     heads: &[usize],
+    convention: Convention,
 ) -> Result<Vec<Vec<f32>>> {
     let reader = Reader::new(&observed.activations, directions)?;
     let through = reader.through_attention(block)?;
@@ -110,6 +114,9 @@ fn split_layer(
     let folded = reader.folded(&attention.output, &through)?; // [directions, H e]
     let per_group = attention.n_heads / attention.n_key_value_heads;
     let values = observed.activations.kept(HookPoint::Block(block.layer, BlockPoint::V))?; // [all rows, G, e]
+    // what all positions have in common counts in the bias: convention.rs
+    let common = if convention == Convention::TransformerLens { common_value(block)? } else { None };
+    let e = attention.d_head;
     let missing = || PrismError::Internal { place: "sources".into(), problem: "no pattern was kept".into() };
 
     let mut split = Vec::with_capacity(observed.rows.len());
@@ -122,7 +129,11 @@ fn split_layer(
         let pattern = observed.activations.square(point, segment).ok_or_else(missing)?; // [H, rows, key_pos]
         let values = values.narrow(0, span.start, span.len())?;
         let of_head = heads.iter().map(|h| {
-            let v: Vec<Vec<f64>> = values.narrow(1, h / per_group, 1)?.squeeze(1)?.to_dtype(DType::F64)?.to_vec2()?;
+            let g = h / per_group;
+            let mut v: Vec<Vec<f64>> = values.narrow(1, g, 1)?.squeeze(1)?.to_dtype(DType::F64)?.to_vec2()?;
+            if let Some(common) = &common {
+                v.iter_mut().for_each(|v| v.iter_mut().zip(&common[g * e..(g + 1) * e]).for_each(|(v, c)| *v -= c));
+            }
             Ok((pattern.get(*h)?.to_dtype(DType::F64)?.to_vec2::<f64>()?, v))
         });
         let of_head = of_head.collect::<Result<Vec<_>>>()?;
@@ -130,7 +141,7 @@ fn split_layer(
             let f = &folded[directions.index(row)];
             let mut of_row = Vec::with_capacity(heads.len() * span.len());
             for (h, (pattern, v)) in heads.iter().zip(&of_head) {
-                let f = &f[h * attention.d_head..(h + 1) * attention.d_head];
+                let f = &f[h * e..(h + 1) * e];
                 let source = |(a, v): (&f64, &Vec<f64>)| {
                     let product = if *a == 0.0 { 0.0 } else { a * super::direction::dot(v, f) };
                     reader.per_scale(row, product, &through) as f32

@@ -169,6 +169,65 @@ fn components_in_the_order_of_the_columns() {
     assert_eq!(of_head, Component { kind: Kind::Head, layer: Some(1), index: Some(1), expert: None });
 }
 
+/// Two layers of one head; the second has two experts of two neurons and one of one for every token.
+fn experts() -> ModelConfig {
+    let json = r#"{"model_type": "qwen2_moe", "hidden_size": 4, "num_attention_heads": 1, "num_key_value_heads": 1,
+        "num_hidden_layers": 2, "mlp_only_layers": [0], "intermediate_size": 3, "num_experts": 2,
+        "num_experts_per_tok": 1, "moe_intermediate_size": 2, "shared_expert_intermediate_size": 1, "vocab_size": 3}"#;
+    ModelConfig::resolve(RawConfig::parse("config.json", json.as_bytes()).unwrap(), false).unwrap()
+}
+
+#[test]
+fn neurons_in_the_order_of_the_columns() {
+    let labels = |config| Component::all(Unit::Neuron, &config).iter().map(Component::label).collect::<Vec<_>>();
+    let plain = ["embed", "pos_embed", "L0H0", "L0H1", "L0 attn_bias", "L0N0", "L0 mlp_bias"];
+    assert_eq!(labels(config(1)), plain);
+    let experts_too =
+        ["embed", "L0H0", "L0N0", "L0N1", "L0N2", "L1H0", "L1E0N0", "L1E0N1", "L1E1N0", "L1E1N1", "L1SN0"];
+    assert_eq!(labels(experts()), experts_too);
+    let of_shared = Component::all(Unit::Neuron, &experts())[10];
+    let expected = Component { kind: Kind::Neuron, layer: Some(1), index: Some(0), expert: Some(ExpertId::Shared) };
+    assert_eq!(of_shared, expected);
+    assert_eq!(Component::REST.label(), "rest");
+}
+
+#[test]
+fn there_are_as_many_components_as_are_counted() {
+    for (config, counts) in [(config(2), [6, 10, 12]), (experts(), [5, 5, 11])] {
+        for (unit, expected) in [Unit::Layer, Unit::Head, Unit::Neuron].into_iter().zip(counts) {
+            assert_eq!(Component::count(unit, &config), expected, "{unit:?}");
+            assert_eq!(Component::all(unit, &config).len(), expected, "{unit:?}");
+        }
+    }
+}
+
+#[test]
+fn neurons_belong_to_their_mlp() {
+    let fine = Component::all(Unit::Neuron, &experts());
+    assert_eq!(columns(&fine, Unit::Head, &experts()), [0, 1, 2, 2, 2, 3, 4, 4, 4, 4, 4]);
+    let fine = Component::all(Unit::Neuron, &config(1));
+    assert_eq!(columns(&fine, Unit::Layer, &config(1)), [0, 1, 2, 2, 2, 3, 3]);
+}
+
+#[test]
+fn a_depth_has_what_was_written_up_to_it() {
+    let labels = |point| {
+        let depth = Depth::of(HookPoint::Block(1, point)).unwrap();
+        let all = Component::all(Unit::Head, &config(2)).into_iter().filter(move |c| depth.has(c));
+        all.skip(2).map(|c| c.label()).collect::<Vec<_>>().join(", ")
+    };
+    let first = "L0H0, L0H1, L0 attn_bias, L0 mlp";
+    assert_eq!(labels(BlockPoint::ResidPre), first);
+    assert_eq!(labels(BlockPoint::ResidMid), format!("{first}, L1H0, L1H1, L1 attn_bias"));
+    assert_eq!(labels(BlockPoint::ResidPost), format!("{first}, L1H0, L1H1, L1 attn_bias, L1 mlp"));
+    assert_eq!(
+        Depth::of(HookPoint::Block(0, BlockPoint::ResidPost)),
+        Depth::of(HookPoint::Block(1, BlockPoint::ResidPre))
+    );
+    assert_eq!(Depth::of(HookPoint::Block(1, BlockPoint::AttnOut)), None);
+    assert_eq!(Depth::of(HookPoint::Embed), None);
+}
+
 #[test]
 fn a_unit_is_a_choice_of_columns() {
     assert_eq!(
@@ -268,6 +327,46 @@ fn a_norm_after_attention_is_held_at_its_scale() {
     // layer norm: ũ′ = ½ [¾, −¼, −4¼, 3¾]; f = [3/8, −1/8] and [−17/4, 15/2]; bias 2 · 3/8 − 2 · 1/8
     let layer = [0.125 / 4.0, -7.5 / 4.0, 0.5 / 4.0 - 1.0, 1.125 / 8.0, 3.25 / 8.0, 0.5 / 8.0 - 1.0];
     assert_eq!(read(Norm::layer(1e-5)), layer);
+}
+
+/// v0 = β W_V + b_V = [1, 2] + [0, 1] for head 0, [1, 2] + [0, −1] for head 1.
+fn with_common_values() -> Transformer {
+    let mut model = model();
+    let block = &mut model.blocks[0];
+    block.ln1.as_mut().unwrap().beta = Some(t(&[1.0, 0.0, 2.0, 0.0], &[4]));
+    let mut weight = vec![0.0; 48];
+    weight[8..12].copy_from_slice(&[1.0, 0.0, 0.0, 2.0]); // from dimension 0: β 1
+    weight[32..36].copy_from_slice(&[0.0, 1.0, 0.5, 0.0]); // from dimension 2: β 2
+    let mut bias = vec![9.0; 12]; // of queries and keys: not counted
+    bias[8..].copy_from_slice(&[0.0, 1.0, 0.0, -1.0]);
+    block.attention.qkv = Linear { weight: t(&weight, &[4, 12]), bias: Some(t(&bias, &[12])) };
+    model
+}
+
+#[test]
+fn what_positions_have_in_common_moves_to_the_bias() {
+    let mut model = with_common_values();
+    let directions = Directions::of(&[difference(), raw()], None, &model).unwrap();
+    let read = |model: &Transformer, activations: &Activations| {
+        let convention = Convention::TransformerLens;
+        by_component(model, activations, &directions, Unit::Head, convention).unwrap()
+    };
+    let moved = |columns: [f64; 6], by: [f64; 2]| {
+        let [embed, pos, a, b, bias, mlp] = columns;
+        [embed, pos, a - by[0], b - by[1], bias + by[0] + by[1], mlp]
+    };
+    // v0 · f: [1, 3]·[−8.25, −2.25] / 2 and [1, 1]·[25.5, −9] / 2; [1, 3]·[1, 0] and [1, 1]·[−2, 8]
+    let expected = [moved(DIFFERENCE, [-7.5, 8.25]), moved(RAW, [1.0, 6.0])].concat();
+    assert_eq!(read(&model, &activations()), expected);
+
+    // with sinks as much of it as a row of the pattern adds up to: ½ and 1 at row 0, ¼ and ¾ at row 1
+    model.blocks[0].attention.sinks = Some(t(&[0.0, 0.0], &[2]));
+    let pattern = [0.25, 0.25, 0.0, 0.25, 0.5, 0.5, 0.25, 0.5]; // [head, row, key]
+    let pattern = BTreeMap::from([(HookPoint::Block(0, BlockPoint::Pattern), vec![t(&pattern, &[2, 2, 2])])]);
+    let before = activations();
+    let rows = points(&model, Unit::Head).into_iter().map(|p| (p, before.rows(p).unwrap().clone())).collect();
+    let expected = [moved(DIFFERENCE, [-3.75, 8.25]), moved(RAW, [0.25, 4.5])].concat();
+    assert_eq!(read(&model, &Activations::of(rows, pattern)), expected);
 }
 
 #[test]

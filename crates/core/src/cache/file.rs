@@ -4,7 +4,7 @@
 use super::{Cache, Logits, Part};
 use crate::batch::check_ids;
 use crate::checkpoint::{Header, StoredFile};
-use crate::chunk::Prompted;
+use crate::chunk::{Prompted, n_rows};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{Dim, HookPoint};
@@ -16,6 +16,7 @@ use safetensors::tensor::{Dtype as StoredDtype, View, serialize_to_file};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const FORMAT: &str = "logit-prism run 1";
 /// The reader's limit on tensors of one file.
@@ -89,9 +90,6 @@ pub fn save(cache: &Cache, path: &Path, fingerprint: &str, config: &ModelConfig)
             format!("{i}/positions"),
             Stored::Positions(prompt.positions.iter().map(|p| *p as u32).collect()),
         ));
-        if prompt.positions.is_empty() {
-            continue;
-        }
         for point in &cache.points {
             tensors.push(named(format!("{i}/{point}"), Stored::Values(cache.tensor(*point, i)?.contiguous()?)));
         }
@@ -99,11 +97,9 @@ pub fn save(cache: &Cache, path: &Path, fingerprint: &str, config: &ModelConfig)
         if let Some(logits) = part.logits.get(i - part.first) {
             tensors.push(named(format!("{i}/logits"), Stored::Values(logits.contiguous()?)));
         }
-        if let Some(output) = &part.output {
-            let before = cache.prompts[part.first..i].iter().map(|p| p.positions.len()).sum();
-            let stream = output.stream.narrow(0, before, prompt.positions.len())?.contiguous()?;
-            tensors.push(named(format!("{i}/{FINAL_STREAM}"), Stored::Values(stream)));
-        }
+        let before = n_rows(&cache.prompts[part.first..i]);
+        let stream = part.output.stream.narrow(0, before, prompt.positions.len())?.contiguous()?;
+        tensors.push(named(format!("{i}/{FINAL_STREAM}"), Stored::Values(stream)));
     }
     if tensors.len() > MAX_TENSORS {
         let found = format!("a run of {} tensors", tensors.len());
@@ -134,7 +130,8 @@ fn whole(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let name = path.file_name().ok_or_else(|| PrismError::argument("path", path.display(), "the path of a file"))?;
     let mut hidden = std::ffi::OsString::from(".");
     hidden.push(name);
-    hidden.push(format!(".{}.tmp", std::process::id()));
+    static NEXT: AtomicUsize = AtomicUsize::new(0); // two models may save at once
+    hidden.push(format!(".{}.{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let temporary: PathBuf = path.with_file_name(hidden);
     let finish = || {
         write(&temporary)?;
@@ -152,9 +149,9 @@ fn whole(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
 /// # Errors
 /// `IO_ERROR`, `CHECKPOINT_INVALID` where the file is no run, of another model, or not consistent in itself, `MEMORY`.
 pub fn load(path: &Path, model: &Transformer, fingerprint: &str, limit: Option<u64>) -> Result<Cache> {
-    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let file = StoredFile::open(dir, &name)?;
+    let path = path.canonicalize().map_err(PrismError::io(path, "open"))?;
+    let file =
+        StoredFile::open(path.parent().unwrap_or(&path), &path.file_name().unwrap_or_default().to_string_lossy())?;
     let header = Header::read(&file)?;
     let field = |key: &str| {
         header
@@ -168,7 +165,10 @@ pub fn load(path: &Path, model: &Transformer, fingerprint: &str, limit: Option<u
     if field("fingerprint")? != fingerprint {
         return Err(file.invalid("a run of another model", "the fingerprint of the model that it is loaded for"));
     }
-    memory::check("a saved run", file.length, limit)?;
+    // the file's tensors, one block of it, and the final norm of every final stream
+    let streams = header.tensors.iter().filter(|(name, _)| name.ends_with(FINAL_STREAM));
+    let streams: u64 = streams.map(|(_, entry)| entry.range.end - entry.range.start).sum();
+    memory::check("a saved run", file.length + file.length.min(1 << 20) + 5 * streams, limit)?;
     let reader = Reader { file: &file, header: &header, model };
     let points: Vec<String> = serde_json::from_str(field("hook_points")?)
         .map_err(|_| file.invalid("hook_points that are no list", "a list of names"))?;
@@ -181,8 +181,9 @@ pub fn load(path: &Path, model: &Transformer, fingerprint: &str, limit: Option<u
         other => return Err(file.invalid(format!("logits {other:?}"), "last, all or none")),
     };
     let n: usize = field("prompts")?.parse().map_err(|_| file.invalid("prompts that are no number", "a number"))?;
-    if n > header.tensors.len() {
-        return Err(file.invalid(format!("{n} prompts in {} tensors", header.tensors.len()), "the tensors of each"));
+    let each = 3 + points.len() + usize::from(logits != Logits::None); // ids, positions and the final stream besides
+    if n.checked_mul(each) != Some(header.tensors.len()) {
+        return Err(file.invalid(format!("{n} prompts in {} tensors", header.tensors.len()), format!("{each} of each")));
     }
     let (mut prompts, mut parts) = (Vec::with_capacity(n), Vec::with_capacity(n));
     for i in 0..n {
@@ -214,10 +215,6 @@ impl Reader<'_> {
 
     fn part(&self, i: usize, prompt: &Prompted, points: &BTreeSet<HookPoint>, logits: Logits) -> Result<Part> {
         let (config, n) = (&self.model.config, prompt.positions.len());
-        if n == 0 {
-            let (activations, output, logits) = (Activations::default(), None, Vec::new());
-            return Ok(Part { first: i, n_prompts: 1, activations, output, logits });
-        }
         let (mut rows, mut squares) = (BTreeMap::new(), BTreeMap::new());
         for point in points {
             let shape = memory::shape(config, *point, n, prompt.ids.len());
@@ -235,7 +232,7 @@ impl Reader<'_> {
             Logits::None => Vec::new(),
             _ => vec![self.tensor(&format!("{i}/logits"), &[n_logits, config.d_vocab])?],
         };
-        let output = Some(Output { stream, normed });
+        let output = Output { stream, normed };
         Ok(Part { first: i, n_prompts: 1, activations: Activations::of(rows, squares), output, logits })
     }
 

@@ -9,7 +9,7 @@ use crate::attribution::{
     self, Attribution, Component, Depth, Options, Target, Unit, component_points, residual_stack, resolve_targets,
 };
 use crate::cancel::Cancel;
-use crate::chunk::{Chunk, Prompted, Row};
+use crate::chunk::{Chunk, Prompted, Row, n_rows};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
@@ -76,8 +76,8 @@ struct Part {
     first: usize,
     n_prompts: usize,
     activations: Activations,
-    /// At the wanted positions; `None` where none was wanted.
-    output: Option<Output>,
+    /// At the wanted positions.
+    output: Output,
     /// Logits of each prompt of the chunk.
     logits: Vec<Tensor>,
 }
@@ -102,7 +102,12 @@ pub fn run(place: &Place, prompts: Vec<Prompted>, wanted: Wanted, chunk_tokens: 
         chunk_tokens,
         purpose: "the forward pass and what it keeps",
         result_bytes: bytes(&prompts),
-        chunk_bytes: &bytes, // cut out of the chunk's own before that is freed
+        // cut out of the chunk's own before that is freed; and the stream that logits are read from
+        chunk_bytes: &|chunk| {
+            let tokens: usize = chunk.iter().map(|p| p.ids.len()).sum();
+            let stream = if wanted.logits == Logits::None { 0 } else { tokens * model.config.d_model };
+            bytes(chunk) + 4 * stream as u64
+        },
     };
     let parts = over_chunks(place, &work, job, |chunk| part(model, chunk, &wanted, job.cancel))?;
     Ok(Cache { prompts, points: wanted.points, logits: wanted.logits, parts, _held: None })
@@ -122,10 +127,7 @@ fn part(model: &Transformer, chunk: Chunk, wanted: &Wanted, cancel: &Cancel) -> 
     let last = HookPoint::Block(model.config.n_layers - 1, BlockPoint::ResidPost);
     // logits may be wanted of positions that nothing else is: then the stream is kept at all of them
     let everywhere: BTreeSet<HookPoint> = (wanted.logits != Logits::None).then_some(last).into_iter().collect();
-    let observed = match chunk.forward(model, wanted.points.clone(), everywhere.clone(), cancel)? {
-        Some(observed) => observed,
-        None => return Ok(Part::of_no_rows(chunk)),
-    };
+    let observed = chunk.run(model, wanted.points.clone(), everywhere.clone(), cancel)?;
     let mut activations = observed.activations;
     let mut logits = Vec::new();
     if !everywhere.is_empty() {
@@ -147,7 +149,7 @@ fn part(model: &Transformer, chunk: Chunk, wanted: &Wanted, cancel: &Cancel) -> 
     }
     activations.let_go()?;
     let (first, n_prompts) = (chunk.first, chunk.prompts.len());
-    Ok(Part { first, n_prompts, activations, output: Some(observed.output), logits })
+    Ok(Part { first, n_prompts, activations, output: observed.output, logits })
 }
 
 /// The logits of some rows of the final stream, after the cap: [rows, d_vocab].
@@ -160,18 +162,15 @@ fn capped_logits(model: &Transformer, stream: &Tensor, prompt: usize) -> Result<
     })
 }
 
-impl Part {
-    fn of_no_rows(chunk: Chunk) -> Self {
-        let (first, n_prompts) = (chunk.first, chunk.prompts.len());
-        Part { first, n_prompts, activations: Activations::default(), output: None, logits: Vec::new() }
-    }
-}
-
 impl Cache {
+    /// Bytes that it holds.
+    pub fn bytes(&self, config: &ModelConfig) -> u64 {
+        kept_bytes(config, &self.prompts, &Wanted { points: self.points.clone(), logits: self.logits })
+    }
+
     /// Counts it among what a session holds.
     pub(crate) fn held_by(mut self, holdings: &Holdings, config: &ModelConfig) -> Self {
-        let wanted = Wanted { points: self.points.clone(), logits: self.logits };
-        self._held = Some(holdings.hold(kept_bytes(config, &self.prompts, &wanted)));
+        self._held = Some(holdings.hold(self.bytes(config)));
         self
     }
 
@@ -203,9 +202,8 @@ impl Cache {
         if let Some(square) = part.activations.square(point, prompt - part.first) {
             return Ok(square.clone());
         }
-        let kept = |p: &Prompted| p.positions.len();
-        let start: usize = self.prompts[part.first..prompt].iter().map(kept).sum();
-        Ok(part.activations.kept(point)?.narrow(0, start, kept(&self.prompts[prompt]))?)
+        let start = n_rows(&self.prompts[part.first..prompt]);
+        Ok(part.activations.kept(point)?.narrow(0, start, self.prompts[prompt].positions.len())?)
     }
 
     fn part(&self, prompt: usize) -> Result<&Part> {
@@ -230,24 +228,34 @@ impl Cache {
     /// Attributes at the kept positions, from what was kept; one target per prompt.
     ///
     /// # Errors
-    /// `NOT_CACHED` with the points that are missing, and those of [`attribution::attribute`].
+    /// `NOT_CACHED` with the points that are missing, `MEMORY`, and those of [`attribution::attribute`].
     pub fn attribute(
         &self,
         model: &Transformer,
         targets: &[Target],
         options: &Options,
+        limit: Option<u64>,
         job: &Job,
     ) -> Result<Attribution> {
         self.check_has(&options.points(model), "attribution")?;
+        let of_part = |part| {
+            let (config, rows) = (&model.config, n_rows(self.chunk(part).prompts));
+            memory::attributing(config, options.unit, rows) + memory::reading(config, rows)
+        };
+        let largest = self.parts.iter().map(of_part).max().unwrap_or(0);
+        let needed = memory::attributed(&model.config, options.unit, n_rows(&self.prompts)) + largest;
+        memory::check("attribution from a run", needed, limit)?;
         let mut all = Attribution::default();
         for part in &self.parts {
             job.cancel.check()?;
-            let Some(output) = &part.output else { continue };
             let chunk = self.chunk(part);
-            let targets = &targets[part.first..part.first + part.n_prompts];
-            let targets = resolve_targets(chunk, targets, output, model)?;
             let rows = chunk.rows();
-            all.append(attribution::from_activations(model, rows, targets, &part.activations, output, options)?);
+            if rows.is_empty() {
+                continue;
+            }
+            let targets = &targets[part.first..part.first + part.n_prompts];
+            let targets = resolve_targets(chunk, targets, &part.output, model)?;
+            all.append(attribution::from_activations(model, rows, targets, &part.activations, &part.output, options)?);
         }
         all.keep_top(options, &model.config);
         Ok(all)
@@ -259,16 +267,24 @@ impl Cache {
     /// `NOT_CACHED` with the points that are missing, `MEMORY`, `ABORTED`.
     pub fn decompose(&self, model: &Transformer, unit: Unit, limit: Option<u64>, job: &Job) -> Result<Stack> {
         self.check_has(&component_points(model, unit), "the stack")?;
-        let n_rows: usize = self.prompts.iter().map(|p| p.positions.len()).sum();
-        let numbers = n_rows as u64 * Component::count(unit, &model.config) as u64 * model.config.d_model as u64;
-        memory::check("the stack of components", 3 * 4 * numbers, limit)?;
-        let mut stack = Stack { rows: Vec::new(), vectors: Vec::new() };
+        let config = &model.config;
+        let numbers = |prompts| n_rows(prompts) * Component::count(unit, config) * config.d_model;
+        // of a part the writes, side by side, and what one layer's are formed from
+        let of_part = |part| {
+            let prompts = self.chunk(part).prompts;
+            8 * numbers(prompts) as u64 + memory::reading(config, n_rows(prompts))
+        };
+        let largest = self.parts.iter().map(of_part).max().unwrap_or(0);
+        let all = numbers(&self.prompts);
+        memory::check("the stack of components", 4 * all as u64 + largest, limit)?;
+        let mut stack = Stack { rows: Vec::new(), vectors: Vec::with_capacity(all) };
         for part in &self.parts {
             job.cancel.check()?;
-            if part.output.is_none() {
+            let rows = self.chunk(part).rows();
+            if rows.is_empty() {
                 continue;
             }
-            stack.rows.extend(self.chunk(part).rows());
+            stack.rows.extend(rows);
             let vectors = residual_stack(model, &part.activations, unit, Depth::all(model))?;
             stack.vectors.extend(vectors.flatten_all()?.to_vec1::<f32>()?);
         }

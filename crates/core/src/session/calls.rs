@@ -1,113 +1,23 @@
-//! What can be asked of a loaded model. Each call reads as: the prompts as ids, one call of the room that computes.
+//! What a loaded model can be asked. Each call reads as: the prompts as ids, one call of the room that computes.
 
 use super::Session;
-use crate::attribution::lens::{self, Lens, LensNorm, Lensed};
+use super::asked::{Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall, check_count, check_top};
+use crate::attribution::lens::{self, Lens, Lensed};
 use crate::attribution::probe::{self, Probed, Probing};
 use crate::attribution::sources::{self, Heads, Sources};
 use crate::attribution::top_tokens::{self, TopTokens};
 use crate::attribution::{
     Attribution, Component, Convention, Depth, OnViolation, Options, Target, Unit, vocabulary_block,
 };
-use crate::cache::{self, Cache, Logits, Stack};
-use crate::chunk::Prompted;
+use crate::cache::{self, Cache, Stack};
+use crate::chunk::{Prompted, n_rows};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
-use crate::rows::Positions;
 use crate::run::{self, Job, Place, Work};
 use crate::tokenizer::{Prompt, Token};
 use std::collections::BTreeSet;
 use std::path::Path;
-
-/// What every call says: prompts, which rows of them, and how they are run.
-#[derive(Debug, Clone)]
-pub struct Asked {
-    /// Prompts, of any lengths.
-    pub prompts: Vec<Prompt>,
-    /// Which positions.
-    pub positions: Positions,
-    /// Put a BOS token in front of texts, or leave it out, whatever the tokenizer does.
-    pub prepend_bos: Option<bool>,
-    /// Tokens per chunk; [`run::CHUNK_TOKENS`] if not given.
-    pub chunk_tokens: Option<usize>,
-}
-
-/// A call of [`Session::attribute`].
-#[derive(Debug, Clone)]
-pub struct Call {
-    /// Prompts and rows.
-    pub asked: Asked,
-    /// One target for all prompts, or one per prompt.
-    pub targets: Vec<Target<Token>>,
-    /// Columns, norm and certificate.
-    pub options: Options,
-}
-
-/// A call of [`Session::run`].
-#[derive(Debug, Clone)]
-pub struct RunCall {
-    /// Prompts and rows.
-    pub asked: Asked,
-    /// Hook points by name, `*` standing for any characters.
-    pub points: Vec<String>,
-    /// Logits.
-    pub logits: Logits,
-}
-
-/// A call of [`Session::sources`].
-#[derive(Debug, Clone)]
-pub struct SourcesCall {
-    /// Prompts, rows and targets; the unit is that of heads.
-    pub call: Call,
-    /// Labels of heads; all without.
-    pub heads: Option<Vec<String>>,
-}
-
-/// A call of [`Session::lens`].
-#[derive(Debug, Clone)]
-pub struct LensCall {
-    /// Prompts and rows.
-    pub asked: Asked,
-    /// One target for all prompts, one per prompt, or none at all.
-    pub targets: Vec<Target<Token>>,
-    /// The final norm.
-    pub norm: LensNorm,
-    /// The k most likely tokens; 0 for none.
-    pub top: usize,
-}
-
-/// A call of [`Session::top_tokens`].
-#[derive(Debug, Clone)]
-pub struct TopTokensCall {
-    /// Prompts and rows.
-    pub asked: Asked,
-    /// The components.
-    pub unit: Unit,
-    /// Labels of components of that unit; all without.
-    pub components: Option<Vec<String>>,
-    /// How many tokens each way.
-    pub k: usize,
-    /// Tokens that are left out.
-    pub masked: Vec<u32>,
-}
-
-/// A call of [`Session::probe`].
-#[derive(Debug, Clone)]
-pub struct ProbeCall {
-    /// Prompts and rows.
-    pub asked: Asked,
-    /// [directions, d_model], row-major
-    pub directions: Vec<f32>,
-    /// Name of a point of the residual stream.
-    pub at: String,
-    /// The columns: layers or heads.
-    pub unit: Unit,
-    /// Whether a row beyond its tolerance is an error.
-    pub on_violation: OnViolation,
-}
-
-/// A result and the ids that were run, prompt by prompt.
-pub type Ran<T> = (Vec<Vec<u32>>, T);
 
 impl Session {
     /// Attributes; returns the ids that were run beside the result.
@@ -153,7 +63,7 @@ impl Session {
             check_top(options)?;
             let prompts: Vec<Prompt> = cache.prompts.iter().map(|p| Prompt::Ids(p.ids.clone())).collect();
             let targets = self.targets(targets, &prompts)?;
-            cache.attribute(&self.transformer, &targets, options, job)
+            cache.attribute(&self.transformer, &targets, options, self.memory_limit, job)
         })
     }
 
@@ -224,8 +134,7 @@ impl Session {
                 let targets = &targets[chunk.first..chunk.first + chunk.prompts.len()];
                 sources::attribute_sources(model, chunk, targets, &heads, options, job.cancel)
             })?;
-            let mut all = Sources::default();
-            parts.into_iter().for_each(|part| all.append(part));
+            let all = merged(parts, Sources::append);
             Ok((ids_of(prompts), (heads, all)))
         })
     }
@@ -250,7 +159,6 @@ impl Session {
             };
             let asked = Lens { norm: call.norm, top: call.top };
             let n_states = lens::states(config).len();
-            let n_rows = |prompts: &[Prompted]| prompts.iter().map(|p| p.positions.len()).sum::<usize>();
             let work = Work {
                 prompts: &prompts,
                 chunk_tokens: call.asked.chunk_tokens(),
@@ -262,8 +170,7 @@ impl Session {
                 let targets = targets.as_ref().map(|t| &t[chunk.first..chunk.first + chunk.prompts.len()]);
                 lens::lens(model, chunk, targets, &asked, job.cancel)
             })?;
-            let mut all = Lensed::default();
-            parts.into_iter().for_each(|part| all.append(part));
+            let all = merged(parts, Lensed::append);
             Ok((ids_of(prompts), all))
         })
     }
@@ -290,7 +197,6 @@ impl Session {
             };
             let wanted = top_tokens::Wanted { unit: call.unit, columns, k: call.k, masked };
             let prompts = self.prepare(&call.asked, job)?;
-            let n_rows = |prompts: &[Prompted]| prompts.iter().map(|p| p.positions.len()).sum::<usize>();
             let stack = (12 * Component::count(call.unit, config) * config.d_model) as u64;
             let work = Work {
                 prompts: &prompts,
@@ -304,8 +210,7 @@ impl Session {
             let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
                 top_tokens::top_tokens(model, chunk, &wanted, job.cancel)
             })?;
-            let mut tokens = TopTokens::default();
-            parts.into_iter().for_each(|part| tokens.append(part));
+            let tokens = merged(parts, TopTokens::append);
             Ok((ids_of(prompts), (components, tokens)))
         })
     }
@@ -330,7 +235,6 @@ impl Session {
             let components = probe::components(config, call.unit, depth);
             let probing = Probing { directions, at, unit: call.unit };
             let prompts = self.prepare(&call.asked, job)?;
-            let n_rows = |prompts: &[Prompted]| prompts.iter().map(|p| p.positions.len()).sum::<usize>();
             let values = 4 * n * Component::count(Unit::Head, config);
             let work = Work {
                 prompts: &prompts,
@@ -338,14 +242,16 @@ impl Session {
                 purpose: "the directions",
                 result_bytes: (n_rows(&prompts) * 4 * n * (components.len() + 8)) as u64,
                 chunk_bytes: &|chunk| {
-                    (n_rows(chunk) * (5 * values + 12 * Component::count(Unit::Head, config) * config.d_model)) as u64
+                    // the directions in f64, twice, and through an output matrix
+                    let folded = n * (16 * config.d_model + 12 * config.n_heads * config.d_head);
+                    let stack = 12 * Component::count(Unit::Head, config) * config.d_model;
+                    (n_rows(chunk) * (5 * values + stack) + folded) as u64
                 },
             };
             let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
                 probe::probe(model, chunk, &probing, depth, job.cancel)
             })?;
-            let mut probed = Probed::default();
-            parts.into_iter().for_each(|part| probed.append(part));
+            let probed = merged(parts, Probed::append);
             if call.on_violation == OnViolation::Throw {
                 probed.check()?;
             }
@@ -365,68 +271,18 @@ impl Session {
     fn held(&self, cache: Cache) -> Cache {
         cache.held_by(&self.holdings, &self.transformer.config)
     }
-
-    /// The prompts as ids, and their wanted positions.
-    fn prepare(&self, asked: &Asked, job: &Job) -> Result<Vec<Prompted>> {
-        let n_prompts = asked.prompts.len();
-        if n_prompts == 0 {
-            return Err(PrismError::argument("prompts", "an empty list", "at least one prompt"));
-        }
-        if asked.chunk_tokens == Some(0) {
-            return Err(PrismError::argument("batchTokens", 0, "a whole number from 1 on"));
-        }
-        asked.positions.check(n_prompts)?;
-        let prepare = |(index, prompt)| {
-            job.cancel.check()?;
-            let ids = self.ids(prompt, index, asked.prepend_bos)?;
-            Ok(Prompted { positions: asked.positions.of(index, ids.len())?, ids })
-        };
-        asked.prompts.iter().enumerate().map(prepare).collect()
-    }
-
-    /// The target of every prompt, its tokens as ids.
-    fn targets(&self, targets: &[Target<Token>], prompts: &[Prompt]) -> Result<Vec<Target>> {
-        let config = &self.transformer.config;
-        if targets.len() != 1 && targets.len() != prompts.len() {
-            let found = format!("{} targets for {} prompts", targets.len(), prompts.len());
-            return Err(PrismError::argument("targets", found, "one target, or one per prompt"));
-        }
-        let of = |(index, prompt): (usize, &Prompt)| {
-            let target = targets[index.min(targets.len() - 1)].try_map(|token| self.token(token, prompt))?;
-            target.check(config.d_vocab, config.d_model)?;
-            Ok(target)
-        };
-        prompts.iter().enumerate().map(of).collect()
-    }
-}
-
-impl Asked {
-    fn chunk_tokens(&self) -> usize {
-        self.chunk_tokens.unwrap_or(run::CHUNK_TOKENS)
-    }
-}
-
-/// That neurons are cut only where there are neurons.
-fn check_top(options: &Options) -> Result<()> {
-    match options.top {
-        Some(_) if options.unit != Unit::Neuron => {
-            Err(PrismError::argument("top", "given with coarser columns", "unit: 'neuron' with it"))
-        }
-        Some(0) => Err(PrismError::argument("top", 0, "a whole number from 1 on")),
-        _ => Ok(()),
-    }
-}
-
-fn check_count(name: &str, count: usize, from: usize, to: usize) -> Result<()> {
-    if (from..=to).contains(&count) {
-        return Ok(());
-    }
-    Err(PrismError::argument(name, count, format!("a whole number from {from} to {to}, the tokens that there are")))
 }
 
 /// Bytes of a scan of the vocabulary for `n` vectors that keeps `k` tokens of each.
 fn scan_bytes(config: &ModelConfig, n: usize, k: usize) -> u64 {
     (n * (16 * config.d_model + 8 * vocabulary_block(config) + 16 * k)) as u64
+}
+
+/// The parts of a result, one behind the other.
+fn merged<T: Default>(parts: Vec<T>, append: impl Fn(&mut T, T)) -> T {
+    let mut all = T::default();
+    parts.into_iter().for_each(|part| append(&mut all, part));
+    all
 }
 
 fn ids_of(prompts: Vec<Prompted>) -> Vec<Vec<u32>> {

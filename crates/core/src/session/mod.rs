@@ -1,21 +1,20 @@
 //! A loaded model and all that belongs to it: weights, tokenizer, threads, and the files it came from.
 
+mod asked;
 mod attention;
 mod calls;
 
+pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 pub use attention::{AttentionCall, DetectCall, Detected};
-pub use calls::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 
-use crate::batch::{Batch, check_ids};
+use crate::batch::check_ids;
 use crate::checkpoint::{Checkpoint, check_format};
 use crate::config::{ModelConfig, RawConfig, check_not_quantised};
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;
-use crate::hook::HookPoint;
 use crate::memory::{self, Holdings};
 use crate::model::{self, Transformer};
 use crate::run::{self, Job};
-use crate::tap::{Activations, Capture, Tap};
 use crate::tokenizer::{Prompt, Token, Tokenizer};
 use candle_core::Device;
 use rayon::ThreadPool;
@@ -49,28 +48,6 @@ pub struct Session {
     memory_limit: Option<u64>,
     holdings: Holdings,
     poisoned: Mutex<Option<String>>,
-}
-
-/// What one prompt left behind at some hook points.
-pub struct Observation {
-    /// The ids that were run.
-    pub ids: Vec<u32>,
-    /// Logits of the last position, after the model's cap: [d_vocab].
-    pub logits: Vec<f32>,
-    /// Values at every position.
-    pub activations: Activations,
-}
-
-impl Observation {
-    /// Shape and values, row-major, of a point that was asked for.
-    ///
-    /// # Errors
-    /// `INTERNAL` where it was not.
-    pub fn values(&self, point: HookPoint) -> Result<(Vec<usize>, Vec<f32>)> {
-        let missing = || PrismError::Internal { place: "observation".into(), problem: format!("{point} was not kept") };
-        let kept = self.activations.rows(point).or_else(|| self.activations.square(point, 0)).ok_or_else(missing)?;
-        Ok((kept.dims().to_vec(), kept.flatten_all()?.to_vec1()?))
-    }
 }
 
 const CONFIG: &str = "config.json";
@@ -117,37 +94,6 @@ impl Session {
             memory_limit,
             holdings,
             poisoned,
-        })
-    }
-
-    /// Runs one prompt and keeps these hook points at every position.
-    ///
-    /// # Errors
-    /// `UNKNOWN_HOOK`, and those of tokenising and of the forward pass; `POISONED` after a panic.
-    pub fn observe(
-        &self,
-        prompt: &Prompt,
-        points: &[String],
-        prepend_bos: Option<bool>,
-        job: &Job,
-    ) -> Result<Observation> {
-        self.guarded(|| {
-            let model = &self.transformer;
-            let ids = self.ids(prompt, 0, prepend_bos)?;
-            let points = points.iter().map(|name| HookPoint::parse(name, &model.config)).collect::<Result<_>>()?;
-            let capture = Capture { points, rows: (0..ids.len() as u32).collect(), ..Capture::default() };
-            let needed = memory::forward(&model.config, &[ids.len()], ids.len())
-                + memory::observed(&model.config, &capture.points, ids.len(), ids.len());
-            memory::check("the forward pass", needed, self.memory_limit)?;
-            let mut tap = Tap::new(&capture, job.cancel);
-            let batch = Batch::of_prompts([&ids[..]], &model.config)?;
-            let output = self.pool.install(|| model.forward(&batch, &mut tap))?;
-            let last = output.normed.narrow(0, ids.len() - 1, 1)?;
-            let logits = model.unembed.logits(&last)?;
-            model::check_finite(&logits, || "logits".into(), |_| 0)?;
-            let logits: Vec<f32> = logits.flatten_all()?.to_vec1()?;
-            let logits = logits.into_iter().map(|l| model.unembed.capped(f64::from(l)) as f32).collect();
-            Ok(Observation { ids, logits, activations: tap.finish() })
         })
     }
 

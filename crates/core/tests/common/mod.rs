@@ -5,10 +5,12 @@ pub mod tokenizers;
 
 use candle_core::Tensor;
 use logit_prism_core::attribution::{Against, Answer, Attribution, OnViolation, Options, Target, Unit};
+use logit_prism_core::cache::{Cache, Logits};
 use logit_prism_core::cancel::Cancel;
+use logit_prism_core::hook::HookPoint;
 use logit_prism_core::rows::Positions;
 use logit_prism_core::run::Job;
-use logit_prism_core::session::{Asked, Call, LoadOptions, Session};
+use logit_prism_core::session::{Asked, Call, LoadOptions, RunCall, Session};
 use logit_prism_core::tokenizer::{Prompt, Token};
 use logit_prism_core::{PrismError, Result};
 use serde_json::Value;
@@ -74,6 +76,13 @@ pub fn call(prompts: Vec<Vec<u32>>, targets: Vec<Target<Token>>) -> Call {
             on_violation: OnViolation::Throw,
         },
     }
+}
+
+/// A run of one prompt that keeps points at every position, and the last logits.
+pub fn observe(session: &Session, prompt: Vec<u32>, points: &[HookPoint]) -> Result<Cache> {
+    let asked = Asked { positions: Positions::All, ..asked(vec![prompt]) };
+    let points = points.iter().map(HookPoint::to_string).collect();
+    with_job(|job| session.run(&RunCall { asked, points, logits: Logits::Last }, job))
 }
 
 pub fn attribute(session: &Session, call: &Call) -> Result<Attribution> {
@@ -224,7 +233,15 @@ pub fn read_tensors(path: &Path) -> Tensors {
 }
 
 pub fn write_tensors(path: &Path, tensors: &Tensors) {
+    write_tensors_with(path, tensors, &BTreeMap::new());
+}
+
+/// The same, with texts beside the tensors.
+pub fn write_tensors_with(path: &Path, tensors: &Tensors, metadata: &BTreeMap<String, String>) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), serde_json::json!(metadata));
+    }
     for (name, (dtype, shape, bytes)) in tensors {
         let range = [data.len(), data.len() + bytes.len()];
         header.insert(name.clone(), serde_json::json!({ "dtype": dtype, "shape": shape, "data_offsets": range }));
@@ -242,11 +259,20 @@ pub fn changed(name: &str, f: impl FnOnce(&mut Tensors)) -> TempDir {
     dir
 }
 
-/// The values of an F32 or F64 tensor.
+/// The texts beside the tensors of a safetensors file.
+pub fn metadata(path: &Path) -> BTreeMap<String, String> {
+    let bytes = std::fs::read(path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    serde_json::from_value(header["__metadata__"].clone()).unwrap()
+}
+
+/// The values of an F32, F64 or I32 tensor.
 pub fn stored(tensors: &Tensors, name: &str) -> Vec<f64> {
     let (dtype, _, bytes) = tensors.get(name).unwrap_or_else(|| panic!("no tensor {name}"));
     match dtype.as_str() {
         "F32" => bytes.chunks_exact(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect(),
+        "I32" => bytes.chunks_exact(4).map(|b| f64::from(i32::from_le_bytes(b.try_into().unwrap()))).collect(),
         "F64" => bytes.chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
         other => panic!("{name} is stored as {other}"),
     }

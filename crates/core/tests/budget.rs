@@ -1,0 +1,200 @@
+//! The figures by which calls are refused or cut, against what the calls take: every allocation is counted. Models a few
+//! times larger than the fixtures, so that numbers outweigh bookkeeping.
+
+mod common;
+
+use common::*;
+use logit_prism_core::Result;
+use logit_prism_core::attribution::lens::LensNorm;
+use logit_prism_core::attribution::{OnViolation, Unit};
+use logit_prism_core::cache::Logits;
+use logit_prism_core::rows::Positions;
+use logit_prism_core::session::{
+    Asked, Call, LensCall, LoadOptions, ProbeCall, RunCall, Session, SourcesCall, TopTokensCall,
+};
+use serde_json::json as object;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The system's allocator, counting.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
+        PEAK.fetch_max(live, Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let live = LIVE.fetch_add(size, Ordering::Relaxed) + size - layout.size();
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        PEAK.fetch_max(live, Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes that `f` takes at its peak, above what was taken before.
+fn peak(f: impl FnOnce()) -> u64 {
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    f();
+    (PEAK.load(Ordering::Relaxed) - before) as u64
+}
+
+/// A fixture with other sizes: every axis and every number of the config that is one of `sizes` becomes another.
+fn enlarged(name: &str, sizes: &[(usize, usize)], config: serde_json::Value) -> TempDir {
+    let dir = TempDir::copy_of(name);
+    let mut merged = json(&dir.join("config.json"));
+    merged.as_object_mut().unwrap().extend(config.as_object().unwrap().clone());
+    dir.write("config.json", merged.to_string());
+    let mut tensors = read_tensors(&dir.join("model.safetensors"));
+    let mut state = 1u32;
+    for (_, shape, bytes) in tensors.values_mut() {
+        shape.iter_mut().for_each(|n| *n = sizes.iter().find(|(from, _)| from == n).map_or(*n, |(_, to)| *to));
+        let number = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 8) as f32 / (1 << 24) as f32 - 0.5) * 0.2
+        };
+        *bytes = (0..shape.iter().product::<usize>()).map(number).flat_map(f32::to_le_bytes).collect();
+    }
+    write_tensors(&dir.join("model.safetensors"), &tensors);
+    dir
+}
+
+const TOKENS: usize = 120;
+
+fn prompt(positions: Positions) -> Asked {
+    Asked { positions, ..asked(vec![(0..TOKENS as u32).map(|i| i * 7 % 1000).collect()]) }
+}
+
+fn attributing(unit: Unit, positions: Positions) -> Call {
+    let mut call = call(Vec::new(), vec![pair(6, 5)]);
+    call.asked = prompt(positions);
+    call.options.unit = unit;
+    call
+}
+
+type Asking = Box<dyn Fn(&Session) -> Result<()>>;
+
+/// Every call whose memory is estimated, at one row, some and all.
+fn calls(d_model: usize) -> Vec<(String, Asking)> {
+    let mut calls: Vec<(String, Asking)> = Vec::new();
+    let some = Positions::Of((0..12).map(|i| i * 10).collect());
+    for positions in [Positions::Last, some, Positions::All] {
+        let mut add = |name: String, call: Asking| calls.push((format!("{name} at {positions:?}"), call));
+        for unit in [Unit::Head, Unit::Neuron] {
+            let call = attributing(unit, positions.clone());
+            add(format!("attribute by {unit:?}"), Box::new(move |s| with_job(|job| s.attribute(&call, job)).map(drop)));
+        }
+        for logits in [Logits::Last, Logits::All, Logits::None] {
+            for points in ["*", "blocks.*.attn.hook_z", "blocks.2.hook_resid_post"] {
+                let call = RunCall { asked: prompt(positions.clone()), points: vec![points.into()], logits };
+                add(format!("run {points} {logits:?}"), Box::new(move |s| with_job(|job| s.run(&call, job)).map(drop)));
+            }
+        }
+        for heads in [None, Some(vec!["L1H2".into()])] {
+            let call = SourcesCall { call: attributing(Unit::Head, positions.clone()), heads };
+            add(
+                format!("sources {:?}", call.heads),
+                Box::new(move |s| with_job(|job| s.sources(&call, job)).map(drop)),
+            );
+        }
+        for (norm, top) in [(LensNorm::Recomputed, 10), (LensNorm::Frozen, 0)] {
+            let call = LensCall { asked: prompt(positions.clone()), targets: vec![pair(6, 5)], norm, top };
+            add(format!("lens {norm:?}"), Box::new(move |s| with_job(|job| s.lens(&call, job)).map(drop)));
+        }
+        for (components, unit) in [(None, Unit::Head), (Some(vec!["L1H2".into()]), Unit::Head)] {
+            let asked = prompt(positions.clone());
+            let call = TopTokensCall { asked, unit, components, k: 10, masked: vec![3] };
+            let name = format!("tokens of {:?}", call.components);
+            add(name, Box::new(move |s| with_job(|job| s.top_tokens(&call, job)).map(drop)));
+        }
+        for n in [1, 100] {
+            let directions = (0..n * d_model).map(|i| (i % 17) as f32 - 8.0).collect();
+            let (at, unit) = ("blocks.2.hook_resid_post".into(), Unit::Head);
+            let asked = prompt(positions.clone());
+            let call = ProbeCall { asked, directions, at, unit, on_violation: OnViolation::Warn };
+            add(format!("{n} directions"), Box::new(move |s| with_job(|job| s.probe(&call, job)).map(drop)));
+        }
+    }
+    let tokens =
+        TopTokensCall { asked: prompt(Positions::Last), unit: Unit::Neuron, components: None, k: 5, masked: vec![] };
+    let mut many = attributing(Unit::Neuron, Positions::All);
+    many.asked.prompts = vec![logit_prism_core::tokenizer::Prompt::Ids(vec![1, 2, 3]); 300];
+    many.asked.chunk_tokens = Some(3);
+    calls.push(("many prompts".into(), Box::new(move |s| with_job(|job| s.attribute(&many, job)).map(drop))));
+    calls.push(("tokens of neurons".into(), Box::new(move |s| with_job(|job| s.top_tokens(&tokens, job)).map(drop))));
+    calls
+}
+
+/// That no call takes more than the figure that it would be refused with, and that the figure is not out of all bounds.
+fn check(name: &str, dir: &TempDir, d_model: usize) {
+    let with = |left: Option<u64>| {
+        let weights = load(&dir.0).unwrap().weight_bytes;
+        let memory_limit = left.map(|left| weights + left);
+        load_with(&dir.0, &LoadOptions { threads: Some(1), memory_limit, ..LoadOptions::default() }).unwrap()
+    };
+    let (free, tight) = (with(None), with(Some(1)));
+    let mut wrong = Vec::new();
+    let mut compare = |what: String, call: &dyn Fn(&Session) -> Result<()>| {
+        let refused = error(call(&tight));
+        assert_eq!(refused.code(), "MEMORY", "{what}: {refused}");
+        let needed = refused.details()["needed"].as_u64().unwrap();
+        call(&free).unwrap(); // what is made once for a model is there now
+        let taken = peak(|| call(&free).unwrap());
+        let line = format!("{name}: {what}: {taken} of {needed} bytes, {:.2}", taken as f64 / needed as f64);
+        println!("{line}");
+        if taken > needed || needed > 8 * taken {
+            wrong.push(line);
+        }
+    };
+    for (what, call) in calls(d_model) {
+        compare(what, &call);
+    }
+    let everything = |asked| RunCall { asked, points: vec!["*".into()], logits: Logits::All };
+    let cache = with_job(|job| free.run(&everything(prompt(Positions::All)), job)).unwrap();
+    for unit in [Unit::Head, Unit::Neuron] {
+        let options = attributing(unit, Positions::All).options;
+        let from_run = |s: &Session| with_job(|job| s.attribute_run(&cache, &[pair(6, 5)], &options, job)).map(drop);
+        compare(format!("attribute a run by {unit:?}"), &from_run);
+    }
+    for unit in [Unit::Layer, Unit::Head, Unit::Neuron] {
+        // neurons of few rows: of all they are gigabytes
+        let positions = if unit == Unit::Neuron { Positions::Of(vec![3, 110]) } else { Positions::All };
+        let cache = with_job(|job| free.run(&everything(prompt(positions)), job)).unwrap();
+        let decompose = |s: &Session| with_job(|job| s.decompose_run(&cache, unit, job)).map(drop);
+        compare(format!("the stack of a run by {unit:?}"), &decompose);
+    }
+    let path = dir.join("run.safetensors");
+    free.save_run(&cache, &path).unwrap();
+    compare("load a run".into(), &|s| s.load_run(&path).map(drop));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// One test, so that nothing else allocates meanwhile.
+#[test]
+fn no_call_takes_more_than_it_says() {
+    let sizes = [(32, 128), (96, 384), (128, 512), (64, 256), (101, 3001)];
+    let config = object!({ "n_embd": 128, "n_positions": 256, "n_ctx": 256, "vocab_size": 3001 });
+    check("gpt2", &enlarged("gpt2", &sizes, config), 128);
+    let sizes = [(32, 128), (72, 288), (144, 576), (16, 64), (101, 3001)];
+    let config = object!({ "hidden_size": 128, "intermediate_size": 288, "vocab_size": 3001,
+        "max_position_embeddings": 256 });
+    check("mixtral", &enlarged("parity/mixtral", &sizes, config), 128);
+}

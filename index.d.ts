@@ -24,6 +24,10 @@ export declare class CancelHandle {
 
 /** A loaded model; empty once it is closed. */
 export declare class NativeModel {
+  /** Runs prompts and keeps the patterns of heads. */
+  attention(prompts: Array<NativePrompt>, heads: Array<string> | undefined | null, prependBos: boolean | undefined | null, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativePatterns>
+  /** Tests heads on random tokens. */
+  detectHeads(call: NativeDetectCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeDetected[]>
   /** Attributes, and splits heads by source position. */
   sources(call: NativeSourcesCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeSources>
   /** The logit lens. */
@@ -48,8 +52,6 @@ export declare class NativeModel {
   forwardBytes(tokens: number): number
   /** Attributes over a batch of prompts. */
   attribute(call: NativeCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeAttribution>
-  /** Runs one prompt and returns the last logits and the values at some hook points. */
-  observe(prompt: NativePrompt, points: Array<string>, prependBos: boolean | undefined | null, cancel: CancelHandle): Promise<NativeObservation>
   /** SHA-256 over config and weights as they lie on disk, in hex. */
   fingerprint(): Promise<string>
   /** Whether the checkpoint has a tokenizer. */
@@ -70,6 +72,18 @@ export declare class NativeModel {
   run(call: NativeRunCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeRun>
   /** Reads a run that was saved for this model. */
   loadRun(path: string): Promise<NativeRun>
+}
+
+/** Patterns that were kept. They do not keep their model alive. */
+export declare class NativePatterns {
+  /** The ids of every prompt. */
+  ids(): Array<Uint32Array>
+  /** Layer and index of every head that was kept, one after the other. */
+  heads(): Array<number>
+  /** A copy of the pattern of head number `head` of those kept: [query_pos, key_pos]. */
+  pattern(head: number, prompt: number): Float32Array
+  /** Names for where every head looks. */
+  classify(): Promise<NativeHeadPattern[]>
 }
 
 /** What a run kept; empty once it is closed. It does not keep its model alive. */
@@ -187,6 +201,48 @@ export interface NativeComponent {
   expert?: number | 'shared'
 }
 
+/** A call of `detectHeads`. */
+export interface NativeDetectCall {
+  heads?: Array<string>
+  sequences: number
+  length: number
+  seed: number
+}
+
+/** The tests of one head. */
+export interface NativeDetected {
+  layer: number
+  head: number
+  induction: NativeDetection
+  duplicateToken: NativeDetection
+  previousToken: NativeDetection
+}
+
+/** One test of one head. */
+export interface NativeDetection {
+  score: number
+  null: number
+  p: number
+}
+
+/** Every name's score for one head. */
+export interface NativeHeadPattern {
+  layer: number
+  head: number
+  previousToken: NativeScore
+  own: NativeScore
+  first: NativeScore
+  column: NativeScore
+  induction: NativeScore
+  duplicateToken: NativeScore
+  uniform: NativeScore
+  /** what the column is of: a token, or a class by name */
+  columnToken?: number
+  columnClass?: string
+  best?: string
+  margin: number
+}
+
 /** What every state of the stream reads, at `rowPrompt.length` rows. */
 export interface NativeLens {
   states: Array<string>
@@ -230,14 +286,6 @@ export interface NativeLoadOptions {
   allowUnknownConfig?: boolean
 }
 
-/** What one prompt left behind. */
-export interface NativeObservation {
-  ids: Uint32Array
-  /** logits of the last position, [d_vocab] */
-  logits: Float32Array
-  tensors: Array<NativeTensor>
-}
-
 /** Which positions: `of` for every prompt, or `perPrompt`, or by name. */
 export interface NativePositions {
   name?: 'last' | 'all'
@@ -278,6 +326,14 @@ export interface NativeRunCall {
   asked: NativeAsked
   points: Array<string>
   logits: 'last' | 'all' | 'none'
+}
+
+/** How well a name fits a head. */
+export interface NativeScore {
+  score: number
+  null: number
+  strength: number
+  queries: number
 }
 
 /** An attribution and the heads of it by source position. */

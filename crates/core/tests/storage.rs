@@ -3,14 +3,13 @@
 mod common;
 
 use common::*;
-use logit_prism_core::tokenizer::Prompt;
 use std::path::Path;
 
 /// Logits of one prompt.
 #[track_caller]
 fn logits(dir: &Path) -> Vec<f32> {
     let session = load(dir).unwrap();
-    with_job(|job| session.observe(&Prompt::Ids(vec![3, 1, 4, 1, 5, 9, 2, 6]), &[], None, job)).unwrap().logits
+    observe(&session, vec![3, 1, 4, 1, 5, 9, 2, 6], &[]).unwrap().logits(0).unwrap().1
 }
 
 #[track_caller]

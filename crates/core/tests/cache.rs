@@ -459,7 +459,7 @@ fn a_run_belongs_to_the_weights_that_made_it() {
 
 /// A small run whose every byte can be tried.
 fn small() -> RunCall {
-    let asked = asked(vec![vec![1, 2, 3], vec![4]]);
+    let asked = logit_prism_core::session::Asked { positions: Positions::All, ..asked(vec![vec![1, 2, 3], vec![4]]) };
     RunCall { asked, points: vec!["hook_embed".into(), "blocks.1.attn.hook_pattern".into()], logits: Logits::Last }
 }
 
@@ -519,7 +519,10 @@ fn a_file_that_is_not_what_was_saved_ends_in_a_coded_error() {
     refused("no ids", "PROMPT_EMPTY", &put("1/ids", vec![]));
     refused("more ids than the context", invalid, &put("0/ids", vec![1; 65]));
     refused("fewer ids than the pattern has keys", invalid, &put("0/ids", vec![1, 2]));
-    for positions in [vec![3], vec![u32::MAX], vec![1, 0], vec![1, 1], vec![0, 2], vec![]] {
+    refused("more ids than the pattern has keys", invalid, &put("0/ids", vec![1, 2, 3, 4]));
+    // as many as there are rows, but not rising or not in the prompt; and too few or too many
+    let wrong = [vec![0, 2, 1], vec![0, 1, 1], vec![0, 1, 3], vec![0, 1, u32::MAX]];
+    for positions in wrong.into_iter().chain([vec![], vec![0, 1], vec![0, 1, 2, 3]]) {
         refused(&format!("positions {positions:?}"), invalid, &put("0/positions", positions));
     }
 

@@ -607,6 +607,8 @@ decomposed!(more, "more":
 // ---- more tokens than one block of the vocabulary ----
 
 const D_VOCAB: usize = 5000;
+/// Of gpt2_untied.
+const D_MODEL: usize = 24;
 
 /// A copy of gpt2_untied with a vocabulary of several blocks.
 fn many_tokens() -> (TempDir, Session) {
@@ -617,8 +619,8 @@ fn many_tokens() -> (TempDir, Session) {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 (state >> 8) as f32 / (1 << 24) as f32 - 0.5
             };
-            let bytes = (0..D_VOCAB * 32).map(number).flat_map(f32::to_le_bytes).collect();
-            tensors.insert(name.into(), ("F32".into(), vec![D_VOCAB, 32], bytes));
+            let bytes = (0..D_VOCAB * D_MODEL).map(number).flat_map(f32::to_le_bytes).collect();
+            tensors.insert(name.into(), ("F32".into(), vec![D_VOCAB, D_MODEL], bytes));
         }
     });
     let mut config = json(&dir.join("config.json"));
@@ -670,11 +672,11 @@ fn blocks_of_the_vocabulary_make_one() {
     let call = TopTokensCall { asked: asked(), unit: Unit::Head, components: None, k: 6, masked: vec![0, 4999] };
     let tokens = with_job(|job| session.top_tokens(&call, job)).unwrap().1.1;
     let stack = with_job(|job| session.decompose_run(&cache, Unit::Head, job)).unwrap();
-    assert_eq!(tokens.raised.len() * 32, stack.vectors.len());
-    for (i, vector) in stack.vectors.chunks(32).map(wide).enumerate() {
-        let mean = vector.iter().sum::<f64>() / 32.0;
+    assert_eq!(tokens.raised.len() * D_MODEL, stack.vectors.len());
+    for (i, vector) in stack.vectors.chunks(D_MODEL).map(wide).enumerate() {
+        let mean = vector.iter().sum::<f64>() / D_MODEL as f64;
         let read: Vec<f64> = vector.iter().zip(&gamma).map(|(c, gamma)| (c - mean) * gamma / scale).collect();
-        let mut moved: Vec<f64> = w_u.chunks(32).map(|column| dot(column, &read)).collect();
+        let mut moved: Vec<f64> = w_u.chunks(D_MODEL).map(|column| dot(column, &read)).collect();
         let mean = moved.iter().sum::<f64>() / D_VOCAB as f64;
         moved.iter_mut().for_each(|m| *m -= mean);
         for (found, sign) in [(&tokens.raised[i], 1.0), (&tokens.lowered[i], -1.0)] {

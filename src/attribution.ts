@@ -234,6 +234,12 @@ export class AttributionRow {
   }
 }
 
+/** @internal The warning of rows whose certificate does not hold. */
+export function warnIncomplete(rows: number): void {
+  const message = `${rows} row${rows === 1 ? '' : 's'} of the attribution did not add up within the tolerance; see result.residual`
+  process.emitWarning(message, { type: 'PrismWarning', code: 'INCOMPLETE' })
+}
+
 function plainNumbers(_: string, value: unknown): unknown {
   return value instanceof Float32Array ? [...value] : value
 }

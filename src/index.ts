@@ -21,7 +21,7 @@ export {
   type TopTokensOptions,
 } from './model.js'
 export { Observed, type Provenance } from './observed.js'
-export { Cache, Decomposition, Run } from './run.js'
+export { Cache, Decomposition, type DecomposeOptions, Run, type RunAttributeOptions } from './run.js'
 export { AttributionSources, type Source, type SourcesRow } from './sources.js'
 export { AttributionSummary, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
 export type { ComponentMean, MeanOptions } from './summary.js'

@@ -8,8 +8,8 @@ import {
   PROMPT_OPTIONS,
   type PromptOptions,
 } from './asked.js'
-import { Attribution, type Method } from './attribution.js'
-import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
+import { Attribution, type Method, warnIncomplete } from './attribution.js'
+import { CALL_OPTIONS, type CallOptions, call, checkCall } from './calls.js'
 import type { Component } from './components.js'
 import { DirectionAttribution, flatDirections } from './directions.js'
 import { invalidArgument, native, PrismError } from './errors.js'
@@ -21,15 +21,14 @@ import {
   type NativeAttribution,
   type NativeComponent,
   type NativeModel,
-  type NativeTarget,
 } from './native.js'
 import type { Origin } from './observed.js'
 import { checkKeys, oneOf, optionalFlag, wholeNumber } from './options.js'
 import { filePath, Run } from './run.js'
 import { AttributionSources } from './sources.js'
-import { AttributionSummary, batched, inStream, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
+import { ahead, AttributionSummary, batched, inStream, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
 import { Sums } from './summary.js'
-import { nativeTargets, type Target } from './targets.js'
+import { copiedDirections, nativeTargets, type Target } from './targets.js'
 import { nativeTokens, type Prompt, type Token, Tokenizer } from './tokens.js'
 import { TopTokens } from './top-tokens.js'
 
@@ -338,32 +337,20 @@ export class Model implements AsyncDisposable {
     options: StreamOptions = {},
   ): AsyncGenerator<Attribution, void, undefined> {
     checkKeys('attributeStream', options, [...ATTRIBUTE_OPTIONS, 'batchPrompts'])
-    const { batchPrompts, onProgress, ...rest } = options
+    const { batchPrompts, onProgress, signal, ...rest } = options
+    checkCall(options)
     const size = wholeNumber('batchPrompts', batchPrompts, 1, 2 ** 24) ?? 256
     const stop = new AbortController()
-    const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
+    const either = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal
     const start = async (batch: StreamItem[], first: number) => {
       const [prompts, targets] = [batch.map(({ prompt }) => prompt), batch.map(({ target }) => target)]
       try {
-        return await this.#attribute(prompts, targets, { ...rest, signal }, first)
+        return await this.#attribute(prompts, targets, { ...rest, signal: either }, first)
       } catch (error) {
         throw inStream(error, first)
       }
     }
-    let running: Promise<Attribution> | undefined
-    try {
-      for await (const { batch, first } of batched(items, size)) {
-        const next = start(batch, first)
-        next.catch(() => {}) // it is awaited one turn later
-        if (running) yield await running
-        running = next
-        onProgress?.({ done: first, total: first + batch.length })
-      }
-      if (running) yield await running
-      running = undefined
-    } finally {
-      stop.abort()
-    }
+    yield* ahead(batched(items, size), start, stop, onProgress)
   }
 
   /**
@@ -415,7 +402,7 @@ export class Model implements AsyncDisposable {
    */
   async run(prompts: readonly Prompt[], options: RunOptions = {}): Promise<Run> {
     checkKeys('run', options, ['cache', 'logits', ...PROMPT_OPTIONS])
-    const cache: unknown = options.cache ?? []
+    const cache: unknown = options.cache === undefined ? [] : options.cache
     const isNames = (list: unknown): list is string[] => Array.isArray(list) && list.every((name) => typeof name === 'string')
     if (!isNames(cache)) throw invalidArgument('cache', cache, 'a list of names')
     const asked = nativeAsked(prompts, options, 'all')
@@ -577,12 +564,6 @@ export class Model implements AsyncDisposable {
   }
 }
 
-/** Directions among targets, copied: the addon copies its inputs before it returns to the event loop, and so must we. */
-function copiedDirections(targets: NativeTarget[], prompts: number): (Float32Array | undefined)[] {
-  const given = targets.map(({ direction }) => direction?.slice())
-  return Array.from({ length: prompts }, (_, i) => given[Math.min(i, given.length - 1)])
-}
-
 function labels(argument: string, list: unknown): string[] | undefined {
   if (list === undefined) return undefined
   if (Array.isArray(list) && list.length > 0 && list.every((label) => typeof label === 'string')) return [...list]
@@ -598,11 +579,6 @@ function checkDevice(device: unknown, dtype: unknown): void {
   if (oneOf('dtype', dtype, ['f32', 'bf16', 'f16'], 'f32') !== 'f32') {
     throw invalidArgument('dtype', dtype, "'f32': the CPU computes in f32, whatever is stored")
   }
-}
-
-function warnIncomplete(rows: number): void {
-  const message = `${rows} row${rows === 1 ? '' : 's'} of the attribution did not add up within the tolerance; see result.residual`
-  process.emitWarning(message, { type: 'PrismWarning', code: 'INCOMPLETE' })
 }
 
 function deepFreeze<T extends object>(value: T): T {

@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { type AttributingOptions, ATTRIBUTING_OPTIONS, nativeAttributing } from './asked.js'
-import { Attribution } from './attribution.js'
-import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
+import { Attribution, warnIncomplete } from './attribution.js'
+import { type CallOptions, call } from './calls.js'
 import { type Component, frozen } from './components.js'
 import { invalidArgument, native, unknownName } from './errors.js'
 import type { DimsOf, HookName } from './hooks.js'
@@ -9,8 +9,19 @@ import type { Model } from './model.js'
 import type { NativeComponent, NativeRun, NativeStack, NativeTensor } from './native.js'
 import { Observed, offsetsOf, type Origin } from './observed.js'
 import { checkKeys, index, oneOf } from './options.js'
-import type { Target } from './targets.js'
+import { copiedDirections, type Target } from './targets.js'
 import { type Dim, Tensor } from './tensor.js'
+
+/** Options of {@link Run.attribute}. */
+export interface RunAttributeOptions extends AttributingOptions, Pick<CallOptions, 'signal'> {}
+
+/** Options of {@link Run.decompose}. */
+export interface DecomposeOptions extends Pick<CallOptions, 'signal'> {
+  /** The components. Default `'head'`. */
+  readonly unit?: 'layer' | 'head' | 'neuron'
+}
+
+const RUN_ATTRIBUTE_OPTIONS = [...ATTRIBUTING_OPTIONS, 'signal'] as const
 
 /** What a run kept of its hook points. It lies outside the JavaScript heap until the run is closed. */
 export class Cache {
@@ -106,20 +117,20 @@ export class Run {
 
   /**
    * Direct logit attribution at the kept positions, as {@link Model.attribute}, without running the model again. It needs
-   * the points that {@link Model.attributionHooks} names.
+   * the points that {@link Model.attributionHooks} names. A token given as text is encoded alone, as behind a prompt given
+   * as ids.
    *
    * @throws {PrismError} `NOT_CACHED` with the missing points, and those of {@link Model.attribute}
    */
-  async attribute(targets: Target | readonly Target[], options: AttributingOptions & CallOptions = {}): Promise<Attribution> {
-    checkKeys('attribute', options, [...ATTRIBUTING_OPTIONS, ...CALL_OPTIONS])
+  async attribute(targets: Target | readonly Target[], options: RunAttributeOptions = {}): Promise<Attribution> {
+    checkKeys('attribute', options, RUN_ATTRIBUTE_OPTIONS)
     const request = nativeAttributing(targets, this.nPrompts, options)
-    const given = request.targets.map(({ direction }) => direction?.slice())
-    const directions = this.#ids.map((_, i) => given[Math.min(i, given.length - 1)])
+    const directions = copiedDirections(request.targets, this.nPrompts)
+    const all = options.top === undefined ? this.#components(request.unit) : []
     const result = await call(options, (cancel) => this.#native.attribute(request, cancel))
-    const { unit, convention, norm = 'frozen' } = request as { unit: 'layer' | 'head' | 'neuron' } & typeof request
-    const components = result.components ?? this.#components(unit)
-    const method = { unit, norm: norm as 'frozen' | 'none', convention: convention as 'default' | 'transformerlens' }
-    return new Attribution(result, components, directions, method, this.#origin)
+    const { unit, convention, norm = 'frozen' } = request
+    if (result.violations > 0 && norm !== 'none') warnIncomplete(result.violations)
+    return new Attribution(result, result.components ?? all, directions, { unit, norm, convention }, this.#origin)
   }
 
   /**
@@ -128,15 +139,16 @@ export class Run {
    *
    * @throws {PrismError} `NOT_CACHED` with the missing points, `MEMORY`, `ABORTED`, `CLOSED`
    */
-  async decompose(options: { readonly unit?: 'layer' | 'head' | 'neuron' } & CallOptions = {}): Promise<Decomposition> {
-    checkKeys('decompose', options, ['unit', ...CALL_OPTIONS])
+  async decompose(options: DecomposeOptions = {}): Promise<Decomposition> {
+    checkKeys('decompose', options, ['unit', 'signal'])
     const unit = oneOf('unit', options.unit, ['layer', 'head', 'neuron'], 'head')
+    const components = this.#components(unit)
     const stack = await call(options, (cancel) => this.#native.decompose(unit, cancel))
     const idOffsets = offsetsOf(this.#ids.map(({ length }) => length))
     const ids = new Uint32Array(idOffsets.at(-1) ?? 0)
     this.#ids.forEach((list, i) => ids.set(list, idOffsets[i]))
     const rows = { ids, idOffsets }
-    return new Decomposition(stack, rows, this.#components(unit), this.#origin)
+    return new Decomposition(stack, rows, components, this.#origin)
   }
 
   /**

@@ -2,6 +2,7 @@
 import type { AttributingOptions, PromptOptions } from './asked.js'
 import type { Method } from './attribution.js'
 import type { Component } from './components.js'
+import type { Progress } from './calls.js'
 import { invalidArgument, PrismError } from './errors.js'
 import type { Provenance } from './observed.js'
 import type { ComponentMean, MeanOptions } from './summary.js'
@@ -30,7 +31,7 @@ export interface SummaryOptions extends StreamOptions, Pick<MeanOptions, 'seed' 
 export async function* batched(
   items: Iterable<StreamItem> | AsyncIterable<StreamItem>,
   size: number,
-): AsyncGenerator<{ readonly batch: StreamItem[]; readonly first: number }> {
+): AsyncGenerator<Batch> {
   const isIterable = typeof items === 'object' && items !== null && (Symbol.iterator in items || Symbol.asyncIterator in items)
   if (!isIterable) throw invalidArgument('items', items, 'an iterable of { prompt, target }')
   let batch: StreamItem[] = []
@@ -48,10 +49,55 @@ export async function* batched(
   if (batch.length > 0) yield { batch, first }
 }
 
+/** @internal A batch of a stream. */
+interface Batch {
+  readonly batch: StreamItem[]
+  readonly first: number
+}
+
+/**
+ * @internal The results of batches in order. The next batch is taken and computed while a result is waited for and looked
+ * at, never more than that one. What a batch or the iterable fails with comes after the results before it.
+ */
+export async function* ahead<T>(
+  batches: AsyncGenerator<Batch>,
+  start: (batch: StreamItem[], first: number) => Promise<T>,
+  stop: AbortController,
+  onProgress?: (progress: Progress) => void,
+): AsyncGenerator<T, void, undefined> {
+  let read = 0
+  const next = async () => {
+    const { done, value } = await batches.next()
+    if (done) return undefined
+    const end = value.first + value.batch.length
+    read = end
+    const result = start(value.batch, value.first)
+    result.catch(() => {}) // it is awaited when its turn comes
+    return { result, end }
+  }
+  try {
+    let turn = await next()
+    while (turn) {
+      const following = next()
+      following.catch(() => {})
+      const result = await turn.result
+      const failed: unknown = onProgress?.({ done: turn.end, total: read })
+      if (failed instanceof Promise) await failed // an async callback that fails must not end the process
+      yield result
+      turn = await following
+    }
+  } finally {
+    stop.abort()
+    // a source that is waited for ends when it has answered; nobody waits for that
+    void batches.return(undefined).catch(() => {})
+  }
+}
+
 /** @internal An error of a batch, which counts prompts from its first. */
 export function inStream(error: unknown, firstPrompt: number): unknown {
-  if (!(error instanceof PrismError) || firstPrompt === 0) return error
-  const message = `${error.message} (in the batch that begins with prompt ${firstPrompt} of the stream)`
+  if (!(error instanceof PrismError)) return error
+  const where = firstPrompt === 0 ? '' : ` (in the batch that begins with prompt ${firstPrompt} of the stream)`
+  const message = `${error.message}${where}`
   return new PrismError(error.code, message, { ...error.details, firstPrompt }, { cause: error.cause })
 }
 

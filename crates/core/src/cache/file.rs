@@ -154,6 +154,7 @@ fn whole(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
 pub fn load(path: &Path, model: &Transformer, fingerprint: &str, limit: Option<u64>) -> Result<Cache> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
+    std::fs::metadata(path).map_err(PrismError::io(path, "open"))?; // a run that is not there is no checkpoint that lacks a file
     let file = StoredFile::open(dir, &name)?;
     let header = Header::read(&file)?;
     let field = |key: &str| {

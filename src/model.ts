@@ -10,18 +10,12 @@ import {
 } from './asked.js'
 import { Attribution, type Method, warnIncomplete } from './attribution.js'
 import { CALL_OPTIONS, type CallOptions, call, checkCall } from './calls.js'
-import type { Component } from './components.js'
+import { type Component, frozen } from './components.js'
 import { DirectionAttribution, flatDirections } from './directions.js'
 import { invalidArgument, native, PrismError } from './errors.js'
 import type { HookName, ResidualHook } from './hooks.js'
 import { LogitLens } from './lens.js'
-import {
-  loadModel,
-  type NativeAttributing,
-  type NativeAttribution,
-  type NativeComponent,
-  type NativeModel,
-} from './native.js'
+import { loadModel, type NativeAttributing, type NativeAttribution, type NativeModel } from './native.js'
 import type { Origin } from './observed.js'
 import { checkKeys, oneOf, optionalFlag, wholeNumber } from './options.js'
 import { filePath, Run } from './run.js'
@@ -230,6 +224,7 @@ export class Model implements AsyncDisposable {
   readonly #native: NativeModel
   readonly #origin: Origin
   readonly #texts = new Map<number, string>()
+  readonly #columns = new Map<'layer' | 'head' | 'neuron', readonly Component[]>()
   #fingerprint: Promise<string> | undefined
   #closing: Promise<void> | undefined
 
@@ -307,14 +302,14 @@ export class Model implements AsyncDisposable {
     const asked = nativeAsked(prompts, options)
     const attributing = nativeAttributing(targets, asked.prompts.length, options)
     const directions = copiedDirections(attributing.targets, asked.prompts.length)
-    const all = native(() => this.#native.components(attributing.unit))
+    const all = this.#components(attributing.unit)
     const result = await call(options, (cancel, report) => this.#native.attribute({ asked, attributing }, cancel, report))
-    return this.#attribution(result, result.components ?? all, directions, attributing, firstPrompt)
+    return this.#attribution(result, result.components ? frozen(result.components) : all, directions, attributing, firstPrompt)
   }
 
   #attribution(
     result: NativeAttribution,
-    components: NativeComponent[],
+    components: readonly Component[],
     directions: (Float32Array | undefined)[],
     attributing: NativeAttributing,
     firstPrompt = 0,
@@ -383,11 +378,11 @@ export class Model implements AsyncDisposable {
       last = result
     }
     if (!sums || !last) throw invalidArgument('items', 'an empty stream', 'at least one prompt')
-    const { method, provenance, components } = last
+    const { method, components } = last
     return new AttributionSummary(await sums.finish(components), {
       ...sums.seen(),
       method,
-      provenance,
+      origin: this.#origin,
       components,
       certified,
       worst,
@@ -408,14 +403,14 @@ export class Model implements AsyncDisposable {
     const asked = nativeAsked(prompts, options, 'all')
     const request = { asked, points: [...cache], logits: oneOf('logits', options.logits, ['last', 'all', 'none'], 'last') }
     const run = await call(options, (cancel, report) => this.#native.run(request, cancel, report))
-    return new Run(run, this.#origin, (unit) => native(() => this.#native.components(unit)))
+    return new Run(run, this.#origin, (unit) => this.#components(unit))
   }
 
   /** @internal Reads a saved run. */
   async loadRun(path: string | URL): Promise<Run> {
     const file = filePath(path)
     const run = await call({}, () => this.#native.loadRun(file))
-    return new Run(run, this.#origin, (unit) => native(() => this.#native.components(unit)))
+    return new Run(run, this.#origin, (unit) => this.#components(unit))
   }
 
   /**
@@ -450,7 +445,7 @@ export class Model implements AsyncDisposable {
     const directions = copiedDirections(attributing.targets, asked.prompts.length)
     const heads = labels('heads', options.heads)
     const request = { asked, attributing, ...(heads === undefined ? {} : { heads }) }
-    const components = native(() => this.#native.components('head'))
+    const components = this.#components('head')
     const sources = await call(options, (cancel, report) => this.#native.sources(request, cancel, report))
     const attribution = this.#attribution(sources.attribution, components, directions, attributing)
     return new AttributionSources(sources, attribution, this.#origin)
@@ -538,9 +533,15 @@ export class Model implements AsyncDisposable {
   }
 
   /** What the columns of a result are. */
-  components(unit: 'layer' | 'head' | 'neuron' = 'head'): Component[] {
-    const checked = oneOf('unit', unit, ['layer', 'head', 'neuron'], 'head')
-    return native(() => this.#native.components(checked)) as Component[]
+  components(unit: 'layer' | 'head' | 'neuron' = 'head'): readonly Component[] {
+    return this.#components(oneOf('unit', unit, ['layer', 'head', 'neuron'], 'head'))
+  }
+
+  /** One list for all results: there may be hundreds of thousands of neurons. */
+  #components(unit: 'layer' | 'head' | 'neuron'): readonly Component[] {
+    const components = this.#columns.get(unit) ?? frozen(native(() => this.#native.components(unit)))
+    this.#columns.set(unit, components)
+    return components
   }
 
   /** Bytes of the weights as they are held. */
@@ -561,6 +562,12 @@ export class Model implements AsyncDisposable {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    const { family, nLayers, nHeads, dModel, dVocab } = this.config
+    const sizes = `${nLayers} layers × ${nHeads} heads, dModel ${dModel}, dVocab ${dVocab}`
+    return `Model: ${family}, ${sizes}, on ${this.device}${this.closed ? ', closed' : ''}`
   }
 }
 

@@ -1,3 +1,5 @@
+import type { Table } from 'apache-arrow'
+import { arrowTable, type Column } from './arrow.js'
 import { invalidArgument } from './errors.js'
 import { index } from './options.js'
 
@@ -71,6 +73,17 @@ export abstract class Observed {
   /** The texts of a prompt's tokens; their ids where the model has no tokenizer. */
   tokens(prompt: number): string[] {
     return Array.from(this.ids(prompt), (id) => this.origin.tokenText(id))
+  }
+
+  /** @internal Ids and texts of every prompt, for JSON. */
+  protected get prompts(): { readonly ids: number[]; readonly tokens: string[] }[] {
+    return Array.from({ length: this.nPrompts }, (_, i) => ({ ids: [...this.ids(i)], tokens: this.tokens(i) }))
+  }
+
+  /** @internal A table that says which prompts its numbers are of. */
+  protected table(columns: Readonly<Record<string, Column>>, metadata: Readonly<Record<string, string>>): Promise<Table> {
+    const ids = JSON.stringify(Array.from({ length: this.nPrompts }, (_, i) => [...this.ids(i)]))
+    return arrowTable(columns, this.origin, { ids, ...metadata })
   }
 
   /** @internal The number of rows; a row's index is checked against it. */

@@ -1,12 +1,14 @@
 import { fileURLToPath } from 'node:url'
+import type { Table } from 'apache-arrow'
 import { type AttributingOptions, ATTRIBUTING_OPTIONS, nativeAttributing } from './asked.js'
 import { Attribution, warnIncomplete } from './attribution.js'
 import { type CallOptions, call } from './calls.js'
-import { type Component, frozen } from './components.js'
-import { invalidArgument, native, unknownName } from './errors.js'
+import { componentColumns, cycle, rowColumns } from './arrow.js'
+import { columnOf, type Component, frozen } from './components.js'
+import { invalidArgument, native } from './errors.js'
 import type { DimsOf, HookName } from './hooks.js'
 import type { Model } from './model.js'
-import type { NativeComponent, NativeRun, NativeStack, NativeTensor } from './native.js'
+import type { NativeRun, NativeStack, NativeTensor } from './native.js'
 import { Observed, offsetsOf, type Origin } from './observed.js'
 import { checkKeys, index, oneOf } from './options.js'
 import { copiedDirections, type Target } from './targets.js'
@@ -46,6 +48,21 @@ export class Cache {
     const i = index('prompt', prompt, 2 ** 32)
     return tensor(native(() => this.#native.tensor(String(name), i)))
   }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    const names = this.#names()
+    if (!names) return 'Cache: closed'
+    const shown = names.length > 2 ? `${names[0]} … ${names.at(-1)}` : names.join(', ')
+    return `Cache: ${names.length} hook points${names.length > 0 ? `, ${shown}` : ''}`
+  }
+
+  #names(): readonly string[] | undefined {
+    try {
+      return this.names
+    } catch {
+      return undefined // closed
+    }
+  }
 }
 
 /**
@@ -62,11 +79,11 @@ export class Run {
   readonly #ids: readonly Uint32Array[]
   readonly #positions: readonly Uint32Array[]
   readonly #origin: Origin
-  readonly #components: (unit: 'layer' | 'head' | 'neuron') => NativeComponent[]
+  readonly #components: (unit: 'layer' | 'head' | 'neuron') => readonly Component[]
   #closed = false
 
   /** @internal */
-  constructor(run: NativeRun, origin: Origin, components: (unit: 'layer' | 'head' | 'neuron') => NativeComponent[]) {
+  constructor(run: NativeRun, origin: Origin, components: (unit: 'layer' | 'head' | 'neuron') => readonly Component[]) {
     this.#native = run
     this.#origin = origin
     this.#components = components
@@ -130,7 +147,13 @@ export class Run {
     const result = await call(options, (cancel) => this.#native.attribute(request, cancel))
     const { unit, convention, norm = 'frozen' } = request
     if (result.violations > 0 && norm !== 'none') warnIncomplete(result.violations)
-    return new Attribution(result, result.components ?? all, directions, { unit, norm, convention }, this.#origin)
+    return new Attribution(
+      result,
+      result.components ? frozen(result.components) : all,
+      directions,
+      { unit, norm, convention },
+      this.#origin,
+    )
   }
 
   /**
@@ -178,13 +201,14 @@ export class Run {
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
-    if (this.#closed) return `Run: ${this.nPrompts} prompts, closed`
-    return `Run: ${this.nPrompts} prompts, ${this.cache.names.length} hook points, logits: ${this.logitsKept}`
+    const prompts = this.nPrompts === 1 ? '1 prompt' : `${this.nPrompts} prompts`
+    if (this.#closed) return `Run: ${prompts}, closed`
+    return `Run: ${prompts}, ${this.cache.names.length} hook points, logits: ${this.logitsKept}`
   }
 }
 
 /** The vectors that components wrote: they sum to the stream that enters the final norm. */
-export class Decomposition extends Observed {
+export class Decomposition extends Observed implements Iterable<Tensor<['component', 'd_model']>> {
   readonly components: readonly Component[]
   /** Width of the residual stream. */
   readonly dModel: number
@@ -195,11 +219,11 @@ export class Decomposition extends Observed {
   constructor(
     stack: NativeStack,
     prompts: { readonly ids: Uint32Array; readonly idOffsets: Uint32Array },
-    components: NativeComponent[],
+    components: readonly Component[],
     origin: Origin,
   ) {
     super({ ...prompts, rowPrompt: stack.rowPrompt, rowPosition: stack.rowPosition }, origin)
-    this.components = frozen(components)
+    this.components = components
     this.vectors = stack.vectors
     const rows = stack.rowPrompt.length
     this.dModel = rows === 0 ? 0 : stack.vectors.length / rows / components.length
@@ -214,21 +238,30 @@ export class Decomposition extends Observed {
 
   /** The vector of one component at one row, by its label: a view. */
   vector(i: number, label: string): Float32Array {
-    const c = this.components.findIndex((component) => component.label === label)
-    if (c < 0)
-      throw unknownName(
-        'INVALID_ARGUMENT',
-        'component',
-        String(label),
-        this.components.map((each) => each.label),
-      )
-    return this.row(i).slice(c).data
+    return this.row(i).slice(columnOf(this.components, label)).data
+  }
+
+  *[Symbol.iterator](): Iterator<Tensor<['component', 'd_model']>> {
+    for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
+  }
+
+  /**
+   * A tidy Arrow table: `prompt`, `position`, `component`, `kind`, `layer`, `index`, `vector` (a list of dModel numbers,
+   * which share this result's memory).
+   */
+  toArrow(): Promise<Table> {
+    const columns = {
+      ...rowColumns(this.rows, this.components.length),
+      ...componentColumns(this.components, cycle(this.components.length, this.rows.prompt.length)),
+      vector: { vectors: this.vectors, width: Math.max(1, this.dModel) },
+    }
+    return this.table(columns, {})
   }
 
   toJSON(): Record<string, unknown> {
-    const { kind, provenance, components, dModel } = this
+    const { kind, provenance, components, dModel, prompts } = this
     const rows = Array.from(this.rows.prompt, (_, i) => ({ ...this.rowOf(i), vectors: this.row(i) }))
-    return { kind, provenance, dModel, components, rows }
+    return { kind, provenance, dModel, components, prompts, rows }
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {

@@ -42,10 +42,19 @@ export function safetensors(path: string): { readonly tensors: Map<string, Store
     if (dtype === 'I64') return Array.from(new BigInt64Array(part), Number)
     throw new Error(`${path}: ${dtype}`)
   }
-  const tensors = entries.map(([name, { dtype, shape, data_offsets: [start, end] }]): [string, Stored] => {
-    const part = Uint8Array.from(bytes.subarray(from + start, from + end)).buffer
-    return [name, { dtype, shape, data: Array.from(numbers(dtype, part)) }]
-  })
+  const tensors = entries.map(
+    ([
+      name,
+      {
+        dtype,
+        shape,
+        data_offsets: [start, end],
+      },
+    ]): [string, Stored] => {
+      const part = Uint8Array.from(bytes.subarray(from + start, from + end)).buffer
+      return [name, { dtype, shape, data: Array.from(numbers(dtype, part)) }]
+    },
+  )
   return { tensors: new Map(tensors), metadata }
 }
 

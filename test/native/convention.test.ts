@@ -23,7 +23,11 @@ test.each(['gpt2', 'gpt_neox', 'gptj', 'llama', 'mistral', 'opt', 'phi', 'qwen2'
   const { prompt, answer, against, pair, single } = readJson<Reference>(directory, 'transformerlens.json')
   const model = await open(directory)
   // a single token's rows are ours against the mean: W_U is centred over the vocabulary there
-  for (const [target, rows] of [[{ answer, against }, pair], [{ answer, against: 'mean' }, single]] as const) { // prettier-ignore
+  for (const [target, rows] of [
+    [{ answer, against }, pair],
+    [{ answer, against: 'mean' }, single],
+  ] as const) {
+    // prettier-ignore
     const result = await model.attribute([prompt], target, { convention: 'transformerlens' })
     expect([result.certified, result.method.convention]).toEqual([true, 'transformerlens'])
     const row = result.row(0)
@@ -52,7 +56,9 @@ test('where the two differ: heads and bias move, their sum and everything else d
   if (!ours || !theirs) throw new Error('no result')
   expect(theirs.components.map(({ label }) => label)).toEqual(ours.components.map(({ label }) => label))
   const moved = (kind: string) =>
-    ours.components.filter((c) => c.kind === kind).map(({ label }) => Math.abs(ours.row(0).value(label) - theirs.row(0).value(label)))
+    ours.components
+      .filter((c) => c.kind === kind)
+      .map(({ label }) => Math.abs(ours.row(0).value(label) - theirs.row(0).value(label)))
   expect(Math.min(...moved('head'))).toBeGreaterThan(1e-5)
   expect(Math.max(...moved('mlp'), ...moved('embed'), ...moved('pos_embed'))).toBeLessThan(1e-6)
   expectClose(theirs.total, [...ours.total])

@@ -117,7 +117,10 @@ describe.each(FAMILIES)('%s', (name) => {
       const { raised, lowered } = result.get(0, label)
       const moved = [...raised, ...lowered]
       expectClose(moved.map(({ value }) => value), reference.at('top.values', c), label) // prettier-ignore
-      expect(moved.map(({ id }) => id), label).toEqual(reference.at('top.ids', c))
+      expect(
+        moved.map(({ id }) => id),
+        label,
+      ).toEqual(reference.at('top.ids', c))
     })
   })
 
@@ -157,7 +160,10 @@ describe.each(FAMILIES)('%s', (name) => {
   test('a run gives the numbers of a call', async () => {
     const options = { unit: 'neuron', convention: 'default' } as const
     using run = await model.run([prompt], { cache: model.attributionHooks(options) })
-    const [whole, read] = [await model.attribute([prompt], target, { ...options, position: 'all' }), await run.attribute(target, options)]
+    const [whole, read] = [
+      await model.attribute([prompt], target, { ...options, position: 'all' }),
+      await run.attribute(target, options),
+    ]
     expect(read.components).toEqual(whole.components)
     expectClose(read.values, [...whole.values], 'value')
     expect([read.certified, read.method]).toEqual([true, whole.method])

@@ -4,7 +4,18 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { type HookName, Model, Run } from '../../src/index.js'
-import { DEMO, DEMO_PROMPT, DEMO_TARGET, expectClose, fixture, open, readJson, refusal, safetensors, temporary } from '../helpers.js'
+import {
+  DEMO,
+  DEMO_PROMPT,
+  DEMO_TARGET,
+  expectClose,
+  fixture,
+  open,
+  readJson,
+  refusal,
+  safetensors,
+  temporary,
+} from '../helpers.js'
 
 const firstPrompt = (name: string) => readJson<{ prompts: number[][] }>(fixture(name), 'reference.json').prompts[0] ?? []
 
@@ -59,7 +70,10 @@ test('axes are named, and positions are those asked for', async () => {
   expect([[...some.positions(1)], [...some.positions(2)], [...whole.positions(2)]]).toEqual([[], [0], [0, 1, 2]])
 
   const z = whole.cache.get('blocks.1.attn.hook_z', 0)
-  expect([z.dims, z.shape]).toEqual([['pos', 'head', 'd_head'], [n, nHeads, dHead]])
+  expect([z.dims, z.shape]).toEqual([
+    ['pos', 'head', 'd_head'],
+    [n, nHeads, dHead],
+  ])
   const kept = some.cache.get('blocks.1.attn.hook_z', 0)
   expect(kept.shape).toEqual([2, nHeads, dHead])
   expect([...kept.data]).toEqual([...z.slice(2).data, ...z.slice(n - 1).data])
@@ -67,7 +81,10 @@ test('axes are named, and positions are those asked for', async () => {
 
   const pattern = whole.cache.get('blocks.1.attn.hook_pattern', 0)
   const rows = some.cache.get('blocks.1.attn.hook_pattern', 0)
-  expect([rows.dims, rows.shape]).toEqual([['head', 'query_pos', 'key_pos'], [nHeads, 2, n]])
+  expect([rows.dims, rows.shape]).toEqual([
+    ['head', 'query_pos', 'key_pos'],
+    [nHeads, 2, n],
+  ])
   expect([...rows.slice(1).slice(0).data]).toEqual([...pattern.slice(1).slice(2).data])
   expect(some.cache.get('blocks.1.hook_resid_post', 1).shape).toEqual([0, dModel])
   expect(some.cache.get('blocks.1.ln1.hook_scale', 2).shape).toEqual([1, 1])
@@ -88,7 +105,10 @@ test('logits: the last, all, none', async () => {
   if (!last || !all || !none) throw new Error('no run')
   const n = all.ids(0).length
   expect([last.logitsKept, all.logitsKept, none.logitsKept]).toEqual(['last', 'all', 'none'])
-  expect([all.logits(0).shape, all.logits(0).dims]).toEqual([[n, model.config.dVocab], ['pos', 'd_vocab']])
+  expect([all.logits(0).shape, all.logits(0).dims]).toEqual([
+    [n, model.config.dVocab],
+    ['pos', 'd_vocab'],
+  ])
   expect(last.logits(0).shape).toEqual([1, model.config.dVocab])
   expectClose(last.logits(0).data, [...all.logits(0).slice(n - 1).data])
   const mary = model.tokenizer?.encode(' Mary', { prependBos: false })[0] ?? -1
@@ -129,7 +149,13 @@ test('a name that is misspelt, or matches nothing, is refused with the nearest',
   const model = await open(DEMO)
   const error = await refusal('UNKNOWN_HOOK', () => model.run(PROMPTS, { cache: ['blocks.3.attn.hook_patern'] }))
   expect(error.details['nearest']).toContain('blocks.3.attn.hook_pattern')
-  for (const name of ['blocks.4.hook_resid_post', 'blocks.*.hook_nothing', '', 'blocks.01.hook_resid_pre', 'blocks.-1.hook_resid_pre']) {
+  for (const name of [
+    'blocks.4.hook_resid_post',
+    'blocks.*.hook_nothing',
+    '',
+    'blocks.01.hook_resid_pre',
+    'blocks.-1.hook_resid_pre',
+  ]) {
     await refusal('UNKNOWN_HOOK', () => model.run(PROMPTS, { cache: [name] }))
   }
 })
@@ -138,13 +164,22 @@ test('options of a run are checked', async () => {
   const model = await open(DEMO)
   const near = await refusal('UNKNOWN_OPTION', () => model.run(PROMPTS, { caches: [] } as object))
   expect(near.details['nearest']).toEqual(['cache'])
-  for (const options of [{ cache: '*' }, { cache: [1] }, { cache: null }, { logits: 'first' }, { logits: true }, { position: 'first' }]) {
+  for (const options of [
+    { cache: '*' },
+    { cache: [1] },
+    { cache: null },
+    { logits: 'first' },
+    { logits: true },
+    { position: 'first' },
+  ]) {
     await refusal('INVALID_ARGUMENT', () => model.run(PROMPTS, options as object))
   }
   await refusal('POSITION_RANGE', () => model.run(PROMPTS, { position: 3 }))
   await refusal('INVALID_ARGUMENT', () => model.run('text' as unknown as string[]))
   using run = await model.run(PROMPTS, { cache: model.attributionHooks() })
-  expect((await refusal('UNKNOWN_OPTION', () => run.attribute(DEMO_TARGET, { units: 'head' } as object))).details['nearest']).toEqual(['unit'])
+  expect(
+    (await refusal('UNKNOWN_OPTION', () => run.attribute(DEMO_TARGET, { units: 'head' } as object))).details['nearest'],
+  ).toEqual(['unit'])
   expect((await refusal('UNKNOWN_OPTION', () => run.decompose({ units: 'head' } as object))).details['nearest']).toEqual(['unit'])
   await refusal('INVALID_ARGUMENT', () => run.decompose({ unit: 'heads' as 'head' }))
   await refusal('INVALID_ARGUMENT', () => run.attribute([DEMO_TARGET]))
@@ -232,7 +267,10 @@ test('a file that is none, or of another model, is refused; so is a folder that 
     ['cut', whole.subarray(0, whole.length - 5)],
     ['cut in the header', whole.subarray(0, header - 9)],
     ['a header that claims to be huge', Buffer.concat([Buffer.from([255, 255, 255, 255, 255, 255, 255, 127]), whole.subarray(8)])],
-    ['another name', Buffer.from(whole.toString('latin1').replace('0/blocks.0.hook_resid_post', '0/blocks.9.hook_resid_post'), 'latin1')],
+    [
+      'another name',
+      Buffer.from(whole.toString('latin1').replace('0/blocks.0.hook_resid_post', '0/blocks.9.hook_resid_post'), 'latin1'),
+    ],
     ['longer', Buffer.concat([whole, Buffer.alloc(4)])],
     ['a checkpoint', readFileSync(join(DEMO, 'model.safetensors'))],
   ]

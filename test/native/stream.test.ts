@@ -163,12 +163,21 @@ test.each([[5], [null], [undefined], ['text'], [{}]])('%j is no stream', async (
 test('options of a stream are checked', async () => {
   const near = await refusal('UNKNOWN_OPTION', () => collect(model.attributeStream(ITEMS, { batchPrompt: 4 } as object)))
   expect(near.details['nearest']).toEqual(['batchPrompts'])
-  const wrong = [{ batchPrompts: 0 }, { batchPrompts: 2.5 }, { batchPrompts: '4' }, { onProgress: 5 }, { signal: {} }, { unit: 'heads' }]
+  const wrong = [
+    { batchPrompts: 0 },
+    { batchPrompts: 2.5 },
+    { batchPrompts: '4' },
+    { onProgress: 5 },
+    { signal: {} },
+    { unit: 'heads' },
+  ]
   for (const options of wrong) {
     await refusal('INVALID_ARGUMENT', () => collect(model.attributeStream(ITEMS, options as object)))
     await refusal('INVALID_ARGUMENT', () => model.attributeSummary(ITEMS, options as object))
   }
-  expect((await refusal('UNKNOWN_OPTION', () => model.attributeSummary(ITEMS, { seeds: 1 } as object))).details['nearest']).toEqual(['seed'])
+  expect((await refusal('UNKNOWN_OPTION', () => model.attributeSummary(ITEMS, { seeds: 1 } as object))).details['nearest']).toEqual(
+    ['seed'],
+  )
   for (const options of [{ seed: -1 }, { resamples: 0 }, { leading: 0 }, { leading: 1.5 }, { top: 3, unit: 'neuron' }]) {
     await refusal('INVALID_ARGUMENT', () => model.attributeSummary(ITEMS, options as object))
   }

@@ -1,13 +1,14 @@
 import { expect, test } from 'vitest'
 import { Attribution } from '../../src/attribution.js'
+import { frozen } from '../../src/components.js'
 import { refusal } from '../helpers.js'
 
-const COMPONENTS = [
+const COMPONENTS = frozen([
   { label: 'embed', kind: 'embed' },
   { label: 'L0H0', kind: 'head', layer: 0, index: 0 },
   { label: 'L0H1', kind: 'head', layer: 0, index: 1 },
   { label: 'L0 mlp', kind: 'mlp', layer: 0 },
-]
+])
 
 /** Two rows, of prompts 0 and 1, with numbers that can be told apart; prompt 0 is ids 7 8, prompt 1 is 9. */
 function twoRows(norm: 'frozen' | 'none' = 'frozen', violations = 0): Attribution {

@@ -48,7 +48,9 @@ test('the rows of one prompt are drawn together: rows that cancel within their p
 
 test('a prompt with more rows weighs more', () => {
   // prompt 0: 0; prompt 1: 4 4 4. Drawn a and b times they make 12 b / (a + 3 b): once each 3, not (0 + 4) / 2
-  const possible = new Set(Array.from({ length: 400 }, (_, i) => Math.floor(i / 20)).map((a, i) => (12 * (i % 20)) / (a + 3 * (i % 20))))
+  const possible = new Set(
+    Array.from({ length: 400 }, (_, i) => Math.floor(i / 20)).map((a, i) => (12 * (i % 20)) / (a + 3 * (i % 20))),
+  )
   const seen = Array.from({ length: 200 }, (_, seed) => one([0, 4, 4, 4], [0, 1, 1, 1], { seed, resamples: 1 }).interval[0])
   expect(seen.filter((mean) => !possible.has(mean))).toEqual([])
   const often = (mean: number) => seen.filter((each) => each === mean).length

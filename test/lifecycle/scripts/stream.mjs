@@ -12,11 +12,15 @@ function* prompts() {
     }
   }
 }
+const kept = []
 let rows = 0
 if (process.argv[2] === 'summary') {
-  rows = (await model.attributeSummary(prompts(), { resamples: 100 })).rows
+  rows = (await model.attributeSummary(prompts(), { resamples: 100, position: 'all' })).rows
 } else {
-  for await (const result of model.attributeStream(prompts())) rows += result.rows.prompt.length
+  for await (const result of model.attributeStream(prompts(), { position: 'all' })) {
+    kept.push(process.argv[2] === 'kept' ? result : 0)
+    rows += result.rows.prompt.length
+  }
 }
 globalThis.gc()
 const grown = process.memoryUsage().rss - after

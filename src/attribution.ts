@@ -2,7 +2,7 @@ import type { Table } from 'apache-arrow'
 import { componentColumns, cycle, rowColumns } from './arrow.js'
 import { columnOf, type Component, ranked, type Share } from './components.js'
 import type { NativeAttribution } from './native.js'
-import { checkRows, Observed, type Origin } from './observed.js'
+import { checkRows, firstLines, Observed, type Origin } from './observed.js'
 import { index } from './options.js'
 import { type ComponentMean, type MeanOptions, Sums } from './summary.js'
 import type { ResolvedTarget } from './targets.js'
@@ -133,14 +133,9 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     const n = this.rows.prompt.length
-    const shown = Array.from({ length: Math.min(n, 3) }, (_, i) => `  ${this.row(i).inLine()}`)
-    const more = n > 3 ? [`  … ${n - 3} more rows`] : []
     const word = this.certified ? 'certified' : 'not certified'
-    return [
-      `Attribution: ${n} rows × ${this.components.length} components by ${this.method.unit}, ${word}`,
-      ...shown,
-      ...more,
-    ].join('\n')
+    const head = `Attribution: ${n} rows × ${this.components.length} components by ${this.method.unit}, ${word}`
+    return [head, ...firstLines(n, (i) => this.row(i).inLine())].join('\n')
   }
 }
 

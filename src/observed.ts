@@ -108,3 +108,9 @@ export function offsetsOf(lengths: Iterable<number>): Uint32Array {
   let end = 0
   return Uint32Array.from([0, ...Array.from(lengths, (length) => (end += length))])
 }
+
+/** @internal The first rows of a result, a line each, and how many more there are. */
+export function firstLines(rows: number, line: (i: number) => string): string[] {
+  const shown = Array.from({ length: Math.min(rows, 3) }, (_, i) => `  ${line(i)}`)
+  return rows > 3 ? [...shown, `  … ${rows - 3} more ${rows === 4 ? 'row' : 'rows'}`] : shown
+}

@@ -2,7 +2,7 @@ import type { Table } from 'apache-arrow'
 import { tokenColumn } from './arrow.js'
 import type { Attribution } from './attribution.js'
 import type { NativeSources } from './native.js'
-import { Observed, offsetsOf, type Origin } from './observed.js'
+import { firstLines, Observed, offsetsOf, type Origin } from './observed.js'
 import { index } from './options.js'
 import { Tensor } from './tensor.js'
 
@@ -116,13 +116,8 @@ export class AttributionSources extends Observed implements Iterable<SourcesRow>
     const line = (i: number) => {
       const { prompt, position, byMagnitude } = this.row(i)
       const strongest = byMagnitude(3).map(({ head, token, value }) => `${head} from ${JSON.stringify(token)} ${value.toFixed(3)}`)
-      return `  prompt ${prompt}, position ${position}: ${strongest.join(', ')}, …`
+      return `prompt ${prompt}, position ${position}: ${strongest.join(', ')}, …`
     }
-    const shown = Array.from({ length: Math.min(n, 3) }, (_, i) => line(i))
-    return [
-      `AttributionSources: ${n} rows, ${this.heads.length} heads`,
-      ...shown,
-      ...(n > 3 ? [`  … ${n - 3} more rows`] : []),
-    ].join('\n')
+    return [`AttributionSources: ${n} rows, ${this.heads.length} heads`, ...firstLines(n, line)].join('\n')
   }
 }

@@ -81,6 +81,8 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
     this.targets = Object.freeze(hasTargets ? Array.from(rows, (prompt, i) => resolvedTarget(native, i, directions[prompt])) : [])
     this.k = rows.length === 0 ? 0 : native.topIds.length / (rows.length * native.states.length)
     this.#native = native
+    origin.remember(native.targetTokens)
+    origin.remember(native.topIds)
   }
 
   /** The states of one row, from the embedding up. */

@@ -236,11 +236,12 @@ export class Model implements AsyncDisposable {
     this.#origin = {
       provenance: Object.freeze({ family, device: this.device, dtype: 'f32', unknownConfig }),
       tokenText: (id) => this.#tokenText(id),
+      remember: (ids) => ids.forEach((id) => this.#tokenText(id)),
       fingerprint: () => this.fingerprint.catch(() => undefined),
     }
   }
 
-  /** A token's text, remembered: results are looked at after their model was closed, too. */
+  /** A token's text, remembered. */
   #tokenText(id: number): string {
     const known = this.#texts.get(id)
     if (known !== undefined) return known

@@ -20,6 +20,8 @@ export interface Origin {
   readonly provenance: Provenance
   /** The text of a token, or its id where there is no tokenizer. */
   tokenText(id: number): string
+  /** Reads these texts while the model is there: a result is looked at after its model was closed, too. */
+  remember(ids: Uint32Array): void
   /** SHA-256 of config and weights; `undefined` where the model was closed before it was computed. */
   fingerprint(): Promise<string | undefined>
 }
@@ -56,6 +58,7 @@ export abstract class Observed {
     this.origin = origin
     this.#ids = native.ids
     this.#offsets = native.idOffsets
+    origin.remember(native.ids)
     Object.defineProperty(this, 'origin', { enumerable: false })
   }
 

@@ -89,6 +89,7 @@ export class Run {
     this.#components = components
     this.cache = new Cache(run)
     this.#ids = native(() => run.ids())
+    for (const ids of this.#ids) origin.remember(ids)
     this.#positions = native(() => run.positions())
     this.logitsKept = native(() => run.logitsKept()) as 'last' | 'all' | 'none'
   }

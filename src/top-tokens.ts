@@ -37,6 +37,7 @@ export class TopTokens extends Observed implements Iterable<ComponentTokens[]> {
     this.components = frozen(native.components)
     this.k = k
     this.#native = native
+    origin.remember(native.tokens)
   }
 
   /** Every component at one row. */

@@ -127,20 +127,18 @@ test('moved tokens: components, k, masks', async () => {
   const near = await refusal('INVALID_ARGUMENT', () => CALLS['topTokens']?.({ components: ['L3H7'] }))
   expect(near.message).toContain('L3H')
   await refusal('INVALID_ARGUMENT', () => CALLS['topTokens']?.({ components: ['L3H1'], unit: 'layer' }))
-  for (const mask of ['specials', [1.5], ['no such token at all'], [342], {}, null]) {
-    await refusal(mask instanceof Array && mask[0] === 342 ? 'TOKEN_RANGE' : 'INVALID_ARGUMENT', () =>
-      CALLS['topTokens']?.({ mask }),
-    )
+  for (const mask of ['specials', [1.5], ['no such token at all'], {}, null]) {
+    await refusal('INVALID_ARGUMENT', () => CALLS['topTokens']?.({ mask }))
   }
+  await refusal('TOKEN_RANGE', () => CALLS['topTokens']?.({ mask: [342] }))
   const some = await model.topTokens(PROMPTS, { components: ['L3H1', 'embed'], k: 3 })
   const best = some.get(0, 'L3H1').raised
   const without = await model.topTokens(PROMPTS, { components: ['L3H1'], k: 2, mask: [best[0]?.id ?? -1] })
   expect(without.get(0, 'L3H1').raised.map(({ id }) => id)).toEqual(best.slice(1).map(({ id }) => id))
-  const special = await model.topTokens(PROMPTS, { k: 300, mask: 'special' }).catch((error: unknown) => error)
-  const bos = model.config.bosToken
-  const listed = special instanceof Error ? [] : (special as typeof some).row(0).flatMap(({ raised }) => raised.map(({ id }) => id))
-  expect(listed.length).toBeGreaterThan(0)
-  expect(listed).not.toContain(bos)
+  const special = await model.topTokens(PROMPTS, { k: 300, mask: 'special' })
+  const listed = special.row(0).flatMap(({ raised }) => raised.map(({ id }) => id))
+  expect(listed.length).toBeGreaterThan(300)
+  expect(listed).not.toContain(model.config.bosToken)
 })
 
 test('directions: of the model’s width, at points of the stream', async () => {

@@ -349,8 +349,13 @@ test('what is no row, and no component, is refused', async () => {
 
 test('results outlive their model', async () => {
   const other = await Model.load(DEMO)
+  const moved = await other.topTokens([SHORT], { k: 1 })
+  const predicted = await other.logitLens([SHORT], { top: 3 })
   const shown = await other.attribute([SHORT], { answer: 'predicted' })
   await other.close()
+  expect(shown.tokens(0)).toEqual(['<bos>', 'When', '<unk>', 'went', '<unk>'])
+  expect(predicted.row(0)).toEqual(likely.row(1))
+  expect(moved.row(0)[3]?.raised[0]).toEqual(tokens.row(1)[3]?.raised[0])
   const table = await shown.toArrow()
   expect(table.numRows).toBe(26)
 })

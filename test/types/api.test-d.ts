@@ -182,7 +182,8 @@ test('what the cache returns has the axes of its name', () => {
   const misspelt = () => run.cache.get('blocks.3.attn.hook_zed', 0)
   // @ts-expect-error: which prompt
   const promptless = () => run.cache.get('blocks.3.attn.hook_z')
-  ;(void misspelt, promptless)
+  void misspelt
+  void promptless
 })
 
 test('a tensor: as many indices as axes, one axis less in a slice', () => {

@@ -1,9 +1,8 @@
 import type { Table } from 'apache-arrow'
-import { arrowTable, componentColumns, rowColumns } from './arrow.js'
-import { type Component, frozen, ranked, type Share } from './components.js'
-import { unknownName } from './errors.js'
-import type { NativeAttribution, NativeComponent } from './native.js'
-import { checkRows, Observed, type Origin } from './observed.js'
+import { componentColumns, cycle, rowColumns } from './arrow.js'
+import { columnOf, type Component, ranked, type Share } from './components.js'
+import type { NativeAttribution } from './native.js'
+import { checkRows, firstLines, Observed, type Origin } from './observed.js'
 import { checkKeys, index, oneOf } from './options.js'
 import { bars, heatmap, type Plot } from './plot.js'
 import { type ComponentMean, type MeanOptions, Sums } from './summary.js'
@@ -44,15 +43,14 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
   readonly tolerance: Float32Array
   /** Whether every row's certificate holds; always false with `norm: 'none'`, which has none. */
   readonly certified: boolean
-  /** What each row attributes, resolved to ids. */
-  readonly targets: readonly ResolvedTarget[]
 
-  readonly #columns: ReadonlyMap<string, number>
+  readonly #resolve: (row: number) => ResolvedTarget
+  #targets: readonly ResolvedTarget[] | undefined
 
   /** @internal */
   constructor(
     native: NativeAttribution,
-    components: readonly NativeComponent[],
+    components: readonly Component[],
     directions: readonly (Float32Array | undefined)[],
     method: Method,
     origin: Origin,
@@ -64,7 +62,7 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
     const part = (i: number) => native.numbers.subarray(parts + i * n, parts + (i + 1) * n)
     this.method = Object.freeze(method)
     this.firstPrompt = firstPrompt
-    this.components = frozen(components)
+    this.components = components
     this.values = native.numbers.subarray(0, parts)
     this.constant = part(0)
     this.total = part(1)
@@ -73,13 +71,21 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
     this.residual = part(3)
     this.tolerance = part(4)
     this.certified = method.norm !== 'none' && native.violations === 0
-    this.targets = Object.freeze(Array.from(native.rowPrompt, (prompt, i) => resolvedTarget(native, i, directions[prompt])))
-    this.#columns = new Map(components.map(({ label }, i) => [label, i]))
+    const { rowPrompt, targetTokens, targetWeights, targetOffsets, targetMean } = native
+    const resolved = { targetTokens, targetWeights, targetOffsets, targetMean }
+    this.#resolve = (row) => resolvedTarget(resolved, row, directions[rowPrompt[row] ?? 0])
+  }
+
+  /** What each row attributes, resolved to ids. */
+  get targets(): readonly ResolvedTarget[] {
+    this.#targets ??= Object.freeze(Array.from(this.rows.prompt, (_, i) => this.#resolve(i)))
+    return this.#targets
   }
 
   /** One row. */
   row(i: number): AttributionRow {
-    return new AttributionRow(this, this.rowIndex(i), this.#columns)
+    const row = this.rowIndex(i)
+    return new AttributionRow(this, row, this.#targets?.[row] ?? this.#resolve(row))
   }
 
   /** Row by row. */
@@ -105,13 +111,13 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
   toArrow(): Promise<Table> {
     const columns = {
       ...rowColumns(this.rows, this.components.length),
-      ...componentColumns(this.components, this.rows.prompt.length),
+      ...componentColumns(this.components, cycle(this.components.length, this.rows.prompt.length)),
       value: { numbers: this.values },
     }
     const certificates = { constant: this.constant, total: this.total, measured: this.measured, tolerance: this.tolerance }
     const lists = Object.entries(certificates).map(([name, list]) => [name, JSON.stringify([...list])])
     const targets = JSON.stringify(this.targets, plainNumbers)
-    return arrowTable(columns, this.origin, {
+    return this.table(columns, {
       ...this.method,
       certified: String(this.certified),
       targets,
@@ -173,21 +179,15 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
   /** Everything, with typed arrays as lists. */
   toJSON(): Record<string, unknown> {
     const rows = Array.from(this, (row) => row.toJSON())
-    const { kind, method, provenance, certified, components } = this
-    const prompts = Array.from({ length: this.nPrompts }, (_, i) => ({ ids: [...this.ids(i)], tokens: this.tokens(i) }))
+    const { kind, method, provenance, certified, components, prompts } = this
     return { kind, method, provenance, certified, components, prompts, rows }
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     const n = this.rows.prompt.length
-    const shown = Array.from({ length: Math.min(n, 3) }, (_, i) => `  ${this.row(i).inLine()}`)
-    const more = n > 3 ? [`  … ${n - 3} more rows`] : []
     const word = this.certified ? 'certified' : 'not certified'
-    return [
-      `Attribution: ${n} rows × ${this.components.length} components by ${this.method.unit}, ${word}`,
-      ...shown,
-      ...more,
-    ].join('\n')
+    const head = `Attribution: ${n} rows × ${this.components.length} components by ${this.method.unit}, ${word}`
+    return [head, ...firstLines(n, (i) => this.row(i).inLine())].join('\n')
   }
 }
 
@@ -210,23 +210,22 @@ export class AttributionRow {
 
   /** What each value is. */
   readonly components: readonly Component[]
-  readonly #columns: ReadonlyMap<string, number>
 
   /** @internal */
-  constructor(result: Attribution, i: number, columns: ReadonlyMap<string, number>) {
+  constructor(result: Attribution, i: number, target: ResolvedTarget) {
+    const n = result.components.length
     const at = (list: Float32Array | Uint32Array) => list[i] ?? Number.NaN
     this.prompt = at(result.rows.prompt)
     this.position = at(result.rows.position)
     this.components = result.components
-    this.values = result.values.subarray(i * columns.size, (i + 1) * columns.size)
+    this.values = result.values.subarray(i * n, (i + 1) * n)
     this.constant = at(result.constant)
     this.total = at(result.total)
     this.measured = at(result.measured)
     this.measuredAfterCap = result.measuredAfterCap && at(result.measuredAfterCap)
     this.residual = at(result.residual)
     this.tolerance = at(result.tolerance)
-    this.target = result.targets[i] ?? { tokens: [], mean: 0 }
-    this.#columns = columns
+    this.target = target
   }
 
   /**
@@ -235,9 +234,7 @@ export class AttributionRow {
    * @throws {PrismError} `INVALID_ARGUMENT` with the nearest labels
    */
   value(label: string): number {
-    const column = this.#columns.get(label)
-    if (column === undefined) throw unknownName('INVALID_ARGUMENT', 'component', String(label), [...this.#columns.keys()])
-    return this.values[column] ?? Number.NaN
+    return this.values[columnOf(this.components, label)] ?? Number.NaN
   }
 
   /** The k largest values, largest first. */
@@ -284,6 +281,12 @@ export class AttributionRow {
     index('k', k, Number.MAX_SAFE_INTEGER)
     return ranked(this.values, this.components, order, k)
   }
+}
+
+/** @internal The warning of rows whose certificate does not hold. */
+export function warnIncomplete(rows: number): void {
+  const message = `${rows} row${rows === 1 ? '' : 's'} of the attribution did not add up within the tolerance; see result.residual`
+  process.emitWarning(message, { type: 'PrismWarning', code: 'INCOMPLETE' })
 }
 
 function plainNumbers(_: string, value: unknown): unknown {

@@ -21,6 +21,12 @@ export interface CallOptions {
 /** Names of {@link CallOptions}. */
 export const CALL_OPTIONS = ['signal', 'onProgress'] as const
 
+/** That the options are of their kinds. */
+export function checkCall({ signal, onProgress }: { readonly signal?: unknown; readonly onProgress?: unknown }): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidArgument('signal', signal, 'an AbortSignal')
+  if (onProgress !== undefined && typeof onProgress !== 'function') throw invalidArgument('onProgress', onProgress, 'a function')
+}
+
 type Report = (done: number, total: number) => void
 
 /** Runs a native call that can be stopped and reports. */
@@ -28,8 +34,7 @@ export async function call<T>(
   { signal, onProgress }: CallOptions,
   start: (cancel: InstanceType<typeof CancelHandle>, report: Report | undefined) => Promise<T>,
 ): Promise<T> {
-  if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidArgument('signal', signal, 'an AbortSignal')
-  if (onProgress !== undefined && typeof onProgress !== 'function') throw invalidArgument('onProgress', onProgress, 'a function')
+  checkCall({ signal, onProgress })
   if (signal?.aborted) throw aborted(signal)
 
   const cancel = new CancelHandle()

@@ -1,3 +1,4 @@
+import { unknownName } from './errors.js'
 import type { NativeComponent } from './native.js'
 
 /** What a column can be. */
@@ -29,6 +30,18 @@ export interface Share {
 /** @internal Components as the addon returns them, frozen. */
 export function frozen(components: readonly NativeComponent[]): readonly Component[] {
   return Object.freeze(components.map((component) => Object.freeze(component as Component)))
+}
+
+// a model's components are the same list for all its results, and may be hundreds of thousands: they are numbered once
+const columns = new WeakMap<readonly Component[], ReadonlyMap<string, number>>()
+
+/** @internal The column of a label. */
+export function columnOf(components: readonly Component[], label: string): number {
+  const numbered = columns.get(components) ?? new Map(components.map((component, i) => [component.label, i]))
+  columns.set(components, numbered)
+  const column = numbered.get(label)
+  if (column !== undefined) return column
+  throw unknownName('INVALID_ARGUMENT', 'component', String(label), [...numbered.keys()])
 }
 
 /** @internal The k first shares of a row in some order; `k` is checked by the caller. */

@@ -1,5 +1,5 @@
 import type { Table } from 'apache-arrow'
-import { arrowTable, type Column, componentColumns } from './arrow.js'
+import { type Column, componentColumns, cycle } from './arrow.js'
 import { type Component, frozen } from './components.js'
 import type { ResidualHook } from './hooks.js'
 import type { NativeProbe } from './native.js'
@@ -7,11 +7,23 @@ import { Observed, type Origin } from './observed.js'
 import { index } from './options.js'
 import { Tensor } from './tensor.js'
 
+/** Directions at one row, and both sides of every direction's certificate. */
+export interface DirectionsRow {
+  readonly prompt: number
+  readonly position: number
+  /** [directions]. */
+  readonly total: Float32Array
+  /** [directions]. */
+  readonly measured: Float32Array
+  /** The components of direction `d`, in the order of `components`: a view. */
+  direction(d: number): Float32Array
+}
+
 /**
  * Many directions (probes, steering vectors, rows of a sparse autoencoder) read raw at a point of the residual stream:
  * `c · v` for every component written up to there. They sum to the stream's own dot product.
  */
-export class DirectionAttribution extends Observed {
+export class DirectionAttribution extends Observed implements Iterable<DirectionsRow> {
   /** Where the directions were read. */
   readonly at: ResidualHook
   /** Columns: the components written up to there. */
@@ -42,15 +54,8 @@ export class DirectionAttribution extends Observed {
     this.certified = native.violations === 0
   }
 
-  /** One row: a view of [directions, components], and both sides of every direction's certificate. */
-  row(i: number): {
-    readonly prompt: number
-    readonly position: number
-    readonly total: Float32Array
-    readonly measured: Float32Array
-    /** The components of direction `d`, in the order of `components`. */
-    direction(d: number): Float32Array
-  } {
+  /** One row. */
+  row(i: number): DirectionsRow {
     const { prompt, position } = this.rowOf(i)
     const [n, width] = [this.nDirections, this.components.length]
     const part = (list: Float32Array) => list.subarray(i * n, (i + 1) * n)
@@ -59,6 +64,10 @@ export class DirectionAttribution extends Observed {
       return this.values.subarray(from, from + width)
     }
     return { prompt, position, total: part(this.total), measured: part(this.measured), direction }
+  }
+
+  *[Symbol.iterator](): Iterator<DirectionsRow> {
+    for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
 
   /** A tidy Arrow table: `prompt`, `position`, `direction`, `component`, `kind`, `layer`, `index`, `value`. */
@@ -79,20 +88,20 @@ export class DirectionAttribution extends Observed {
       prompt: line((row) => this.rows.prompt[row] ?? 0),
       position: line((row) => this.rows.position[row] ?? 0),
       direction: line((_, d) => d),
-      ...componentColumns(this.components, rows * this.nDirections),
+      ...componentColumns(this.components, cycle(per, rows * this.nDirections)),
       value: { numbers: this.values },
     }
-    return arrowTable(columns, this.origin, { at: this.at, certified: String(this.certified) })
+    return this.table(columns, { at: this.at, certified: String(this.certified) })
   }
 
   toJSON(): Record<string, unknown> {
-    const { kind, provenance, at, certified, components } = this
+    const { kind, provenance, at, certified, components, prompts } = this
     const rows = Array.from(this.rows.prompt, (_, i) => {
       const { prompt, position, total, measured, direction } = this.row(i)
       const values = Array.from({ length: this.nDirections }, (__, d) => [...direction(d)])
       return { prompt, position, total: [...total], measured: [...measured], values }
     })
-    return { kind, provenance, at, certified, components, rows }
+    return { kind, provenance, at, certified, components, prompts, rows }
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {

@@ -1,5 +1,5 @@
 import type { Table } from 'apache-arrow'
-import { arrowTable, type Column, rowColumns } from './arrow.js'
+import { cycle, rowColumns, tokenColumn } from './arrow.js'
 import { resolvedTarget } from './attribution.js'
 import { invalidArgument } from './errors.js'
 import type { ResidualHook } from './hooks.js'
@@ -82,6 +82,8 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
     this.targets = Object.freeze(hasTargets ? Array.from(rows, (prompt, i) => resolvedTarget(native, i, directions[prompt])) : [])
     this.k = rows.length === 0 ? 0 : native.topIds.length / (rows.length * native.states.length)
     this.#native = native
+    origin.remember(native.targetTokens)
+    origin.remember(native.topIds)
   }
 
   /** The states of one row, from the embedding up. */
@@ -100,15 +102,28 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
     for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
 
-  /** A tidy Arrow table of the target's values: `prompt`, `position`, `state`, `value`. */
+  /**
+   * A tidy Arrow table: with targets `prompt`, `position`, `state`, `value`; without, the most likely tokens: `prompt`,
+   * `position`, `state`, `rank`, `token`, `text`, `logit`, `probability`.
+   */
   toArrow(): Promise<Table> {
-    if (this.targets.length === 0) throw invalidArgument('toArrow', 'of a lens without targets', 'targets: it is their values')
-    const state: Column = {
-      texts: this.states,
-      at: Uint32Array.from({ length: this.values.length }, (_, i) => i % this.states.length),
+    const [rows, n, k] = [this.rows.prompt.length, this.states.length, this.k]
+    if (this.targets.length > 0 || k === 0) {
+      const state = { texts: this.states, at: cycle(n, rows) }
+      const columns = { ...rowColumns(this.rows, n), state, value: { numbers: this.values } }
+      return this.table(columns, { norm: this.norm, measured: JSON.stringify([...this.measured]) })
     }
-    const columns = { ...rowColumns(this.rows, this.states.length), state, value: { numbers: this.values } }
-    return arrowTable(columns, this.origin, { norm: this.norm, measured: JSON.stringify([...this.measured]) })
+    const { topIds, topLogits, topProbabilities } = this.#native
+    const columns = {
+      ...rowColumns(this.rows, n * k),
+      state: { texts: this.states, at: cycle(n * k, rows).map((i) => Math.floor(i / k)) },
+      rank: { numbers: cycle(k, rows * n) },
+      token: { numbers: topIds },
+      text: tokenColumn(topIds, this.origin),
+      logit: { numbers: topLogits },
+      probability: { numbers: topProbabilities },
+    }
+    return this.table(columns, { norm: this.norm })
   }
 
   /**
@@ -137,16 +152,15 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
   }
 
   toJSON(): Record<string, unknown> {
-    const { kind, norm, provenance, states } = this
+    const { kind, norm, provenance, states, prompts } = this
     const rows = Array.from(this, (state, i) => ({ ...this.rowOf(i), states: state }))
-    const prompts = Array.from({ length: this.nPrompts }, (_, i) => ({ ids: [...this.ids(i)], tokens: this.tokens(i) }))
     return { kind, norm, provenance, states, prompts, rows }
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     const lines = [`LogitLens: ${this.rows.prompt.length} rows × ${this.states.length} states, norm ${this.norm}`]
-    if (this.rows.prompt.length === 0) return lines[0] ?? ''
-    for (const { at, value, top } of this.row(0)) {
+    const states = this.rows.prompt.length === 0 ? [] : this.row(0)
+    for (const { at, value, top } of states.slice(-10)) {
       const words = top?.slice(0, 3).map(({ text }) => JSON.stringify(text))
       lines.push([`  ${at.padEnd(28)}`, value?.toFixed(3).padStart(9), words?.join(' ')].filter(Boolean).join('  '))
     }

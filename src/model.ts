@@ -18,28 +18,21 @@ import {
   detectedHead,
   type DetectOptions,
 } from './attention.js'
-import { Attribution, type Method } from './attribution.js'
-import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
-import type { Component } from './components.js'
+import { Attribution, type Method, warnIncomplete } from './attribution.js'
+import { CALL_OPTIONS, type CallOptions, call, checkCall } from './calls.js'
+import { type Component, frozen } from './components.js'
 import { DirectionAttribution, flatDirections } from './directions.js'
 import { invalidArgument, native, PrismError } from './errors.js'
 import type { HookName, ResidualHook } from './hooks.js'
 import { LogitLens } from './lens.js'
-import {
-  loadModel,
-  type NativeAttributing,
-  type NativeAttribution,
-  type NativeComponent,
-  type NativeModel,
-  type NativeTarget,
-} from './native.js'
+import { loadModel, type NativeAttributing, type NativeAttribution, type NativeModel } from './native.js'
 import type { Origin } from './observed.js'
 import { checkKeys, oneOf, optionalFlag, wholeNumber } from './options.js'
 import { filePath, Run } from './run.js'
 import { AttributionSources } from './sources.js'
-import { AttributionSummary, batched, inStream, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
+import { ahead, AttributionSummary, batched, inStream, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
 import { Sums } from './summary.js'
-import { nativeTargets, type Target } from './targets.js'
+import { copiedDirections, nativeTargets, type Target } from './targets.js'
 import { nativeTokens, type Prompt, type Token, Tokenizer } from './tokens.js'
 import { TopTokens } from './top-tokens.js'
 
@@ -248,6 +241,7 @@ export class Model implements AsyncDisposable {
   readonly #native: NativeModel
   readonly #origin: Origin
   readonly #texts = new Map<number, string>()
+  readonly #columns = new Map<'layer' | 'head' | 'neuron', readonly Component[]>()
   #fingerprint: Promise<string> | undefined
   #closing: Promise<void> | undefined
 
@@ -259,11 +253,12 @@ export class Model implements AsyncDisposable {
     this.#origin = {
       provenance: Object.freeze({ family, device: this.device, dtype: 'f32', unknownConfig }),
       tokenText: (id) => this.#tokenText(id),
+      remember: (ids) => ids.forEach((id) => this.#tokenText(id)),
       fingerprint: () => this.fingerprint.catch(() => undefined),
     }
   }
 
-  /** A token's text, remembered: results are looked at after their model was closed, too. */
+  /** A token's text, remembered. */
   #tokenText(id: number): string {
     const known = this.#texts.get(id)
     if (known !== undefined) return known
@@ -325,14 +320,14 @@ export class Model implements AsyncDisposable {
     const asked = nativeAsked(prompts, options)
     const attributing = nativeAttributing(targets, asked.prompts.length, options)
     const directions = copiedDirections(attributing.targets, asked.prompts.length)
-    const all = native(() => this.#native.components(attributing.unit))
+    const all = this.#components(attributing.unit)
     const result = await call(options, (cancel, report) => this.#native.attribute({ asked, attributing }, cancel, report))
-    return this.#attribution(result, result.components ?? all, directions, attributing, firstPrompt)
+    return this.#attribution(result, result.components ? frozen(result.components) : all, directions, attributing, firstPrompt)
   }
 
   #attribution(
     result: NativeAttribution,
-    components: NativeComponent[],
+    components: readonly Component[],
     directions: (Float32Array | undefined)[],
     attributing: NativeAttributing,
     firstPrompt = 0,
@@ -355,32 +350,20 @@ export class Model implements AsyncDisposable {
     options: StreamOptions = {},
   ): AsyncGenerator<Attribution, void, undefined> {
     checkKeys('attributeStream', options, [...ATTRIBUTE_OPTIONS, 'batchPrompts'])
-    const { batchPrompts, onProgress, ...rest } = options
+    const { batchPrompts, onProgress, signal, ...rest } = options
+    checkCall(options)
     const size = wholeNumber('batchPrompts', batchPrompts, 1, 2 ** 24) ?? 256
     const stop = new AbortController()
-    const signal = options.signal ? AbortSignal.any([options.signal, stop.signal]) : stop.signal
+    const either = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal
     const start = async (batch: StreamItem[], first: number) => {
       const [prompts, targets] = [batch.map(({ prompt }) => prompt), batch.map(({ target }) => target)]
       try {
-        return await this.#attribute(prompts, targets, { ...rest, signal }, first)
+        return await this.#attribute(prompts, targets, { ...rest, signal: either }, first)
       } catch (error) {
         throw inStream(error, first)
       }
     }
-    let running: Promise<Attribution> | undefined
-    try {
-      for await (const { batch, first } of batched(items, size)) {
-        const next = start(batch, first)
-        next.catch(() => {}) // it is awaited one turn later
-        if (running) yield await running
-        running = next
-        onProgress?.({ done: first, total: first + batch.length })
-      }
-      if (running) yield await running
-      running = undefined
-    } finally {
-      stop.abort()
-    }
+    yield* ahead(batched(items, size), start, stop, onProgress)
   }
 
   /**
@@ -413,11 +396,11 @@ export class Model implements AsyncDisposable {
       last = result
     }
     if (!sums || !last) throw invalidArgument('items', 'an empty stream', 'at least one prompt')
-    const { method, provenance, components } = last
+    const { method, components } = last
     return new AttributionSummary(await sums.finish(components), {
       ...sums.seen(),
       method,
-      provenance,
+      origin: this.#origin,
       components,
       certified,
       worst,
@@ -432,20 +415,20 @@ export class Model implements AsyncDisposable {
    */
   async run(prompts: readonly Prompt[], options: RunOptions = {}): Promise<Run> {
     checkKeys('run', options, ['cache', 'logits', ...PROMPT_OPTIONS])
-    const cache: unknown = options.cache ?? []
+    const cache: unknown = options.cache === undefined ? [] : options.cache
     const isNames = (list: unknown): list is string[] => Array.isArray(list) && list.every((name) => typeof name === 'string')
     if (!isNames(cache)) throw invalidArgument('cache', cache, 'a list of names')
     const asked = nativeAsked(prompts, options, 'all')
     const request = { asked, points: [...cache], logits: oneOf('logits', options.logits, ['last', 'all', 'none'], 'last') }
     const run = await call(options, (cancel, report) => this.#native.run(request, cancel, report))
-    return new Run(run, this.#origin, (unit) => native(() => this.#native.components(unit)))
+    return new Run(run, this.#origin, (unit) => this.#components(unit))
   }
 
   /** @internal Reads a saved run. */
   async loadRun(path: string | URL): Promise<Run> {
     const file = filePath(path)
     const run = await call({}, () => this.#native.loadRun(file))
-    return new Run(run, this.#origin, (unit) => native(() => this.#native.components(unit)))
+    return new Run(run, this.#origin, (unit) => this.#components(unit))
   }
 
   /**
@@ -480,7 +463,7 @@ export class Model implements AsyncDisposable {
     const directions = copiedDirections(attributing.targets, asked.prompts.length)
     const heads = labels('heads', options.heads)
     const request = { asked, attributing, ...(heads === undefined ? {} : { heads }) }
-    const components = native(() => this.#native.components('head'))
+    const components = this.#components('head')
     const sources = await call(options, (cancel, report) => this.#native.sources(request, cancel, report))
     const attribution = this.#attribution(sources.attribution, components, directions, attributing)
     return new AttributionSources(sources, attribution, this.#origin)
@@ -611,9 +594,15 @@ export class Model implements AsyncDisposable {
   }
 
   /** What the columns of a result are. */
-  components(unit: 'layer' | 'head' | 'neuron' = 'head'): Component[] {
-    const checked = oneOf('unit', unit, ['layer', 'head', 'neuron'], 'head')
-    return native(() => this.#native.components(checked)) as Component[]
+  components(unit: 'layer' | 'head' | 'neuron' = 'head'): readonly Component[] {
+    return this.#components(oneOf('unit', unit, ['layer', 'head', 'neuron'], 'head'))
+  }
+
+  /** One list for all results: there may be hundreds of thousands of neurons. */
+  #components(unit: 'layer' | 'head' | 'neuron'): readonly Component[] {
+    const components = this.#columns.get(unit) ?? frozen(native(() => this.#native.components(unit)))
+    this.#columns.set(unit, components)
+    return components
   }
 
   /** Bytes of the weights as they are held. */
@@ -635,12 +624,12 @@ export class Model implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
-}
 
-/** Directions among targets, copied: the addon copies its inputs before it returns to the event loop, and so must we. */
-function copiedDirections(targets: NativeTarget[], prompts: number): (Float32Array | undefined)[] {
-  const given = targets.map(({ direction }) => direction?.slice())
-  return Array.from({ length: prompts }, (_, i) => given[Math.min(i, given.length - 1)])
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    const { family, nLayers, nHeads, dModel, dVocab } = this.config
+    const sizes = `${nLayers} layers × ${nHeads} heads, dModel ${dModel}, dVocab ${dVocab}`
+    return `Model: ${family}, ${sizes}, on ${this.device}${this.closed ? ', closed' : ''}`
+  }
 }
 
 function labels(argument: string, list: unknown): string[] | undefined {
@@ -658,11 +647,6 @@ function checkDevice(device: unknown, dtype: unknown): void {
   if (oneOf('dtype', dtype, ['f32', 'bf16', 'f16'], 'f32') !== 'f32') {
     throw invalidArgument('dtype', dtype, "'f32': the CPU computes in f32, whatever is stored")
   }
-}
-
-function warnIncomplete(rows: number): void {
-  const message = `${rows} row${rows === 1 ? '' : 's'} of the attribution did not add up within the tolerance; see result.residual`
-  process.emitWarning(message, { type: 'PrismWarning', code: 'INCOMPLETE' })
 }
 
 function deepFreeze<T extends object>(value: T): T {

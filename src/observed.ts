@@ -1,3 +1,5 @@
+import type { Table } from 'apache-arrow'
+import { arrowTable, type Column } from './arrow.js'
 import { invalidArgument } from './errors.js'
 import { index } from './options.js'
 
@@ -18,6 +20,8 @@ export interface Origin {
   readonly provenance: Provenance
   /** The text of a token, or its id where there is no tokenizer. */
   tokenText(id: number): string
+  /** Reads these texts while the model is there: a result is looked at after its model was closed, too. */
+  remember(ids: Uint32Array): void
   /** SHA-256 of config and weights; `undefined` where the model was closed before it was computed. */
   fingerprint(): Promise<string | undefined>
 }
@@ -54,6 +58,7 @@ export abstract class Observed {
     this.origin = origin
     this.#ids = native.ids
     this.#offsets = native.idOffsets
+    origin.remember(native.ids)
     Object.defineProperty(this, 'origin', { enumerable: false })
   }
 
@@ -71,6 +76,17 @@ export abstract class Observed {
   /** The texts of a prompt's tokens; their ids where the model has no tokenizer. */
   tokens(prompt: number): string[] {
     return Array.from(this.ids(prompt), (id) => this.origin.tokenText(id))
+  }
+
+  /** @internal Ids and texts of every prompt, for JSON. */
+  protected get prompts(): { readonly ids: number[]; readonly tokens: string[] }[] {
+    return Array.from({ length: this.nPrompts }, (_, i) => ({ ids: [...this.ids(i)], tokens: this.tokens(i) }))
+  }
+
+  /** @internal A table that says which prompts its numbers are of. */
+  protected table(columns: Readonly<Record<string, Column>>, metadata: Readonly<Record<string, string>>): Promise<Table> {
+    const ids = JSON.stringify(Array.from({ length: this.nPrompts }, (_, i) => [...this.ids(i)]))
+    return arrowTable(columns, this.origin, { ids, ...metadata })
   }
 
   /** @internal The number of rows; a row's index is checked against it. */
@@ -94,4 +110,10 @@ export function checkRows(rows: number): void {
 export function offsetsOf(lengths: Iterable<number>): Uint32Array {
   let end = 0
   return Uint32Array.from([0, ...Array.from(lengths, (length) => (end += length))])
+}
+
+/** @internal The first rows of a result, a line each, and how many more there are. */
+export function firstLines(rows: number, line: (i: number) => string): string[] {
+  const shown = Array.from({ length: Math.min(rows, 3) }, (_, i) => `  ${line(i)}`)
+  return rows > 3 ? [...shown, `  … ${rows - 3} more ${rows === 4 ? 'row' : 'rows'}`] : shown
 }

@@ -1,16 +1,29 @@
 import { fileURLToPath } from 'node:url'
+import type { Table } from 'apache-arrow'
 import { type AttributingOptions, ATTRIBUTING_OPTIONS, nativeAttributing } from './asked.js'
-import { Attribution } from './attribution.js'
-import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
-import { type Component, frozen } from './components.js'
-import { invalidArgument, native, unknownName } from './errors.js'
+import { Attribution, warnIncomplete } from './attribution.js'
+import { type CallOptions, call } from './calls.js'
+import { componentColumns, cycle, rowColumns } from './arrow.js'
+import { columnOf, type Component, frozen } from './components.js'
+import { invalidArgument, native } from './errors.js'
 import type { DimsOf, HookName } from './hooks.js'
 import type { Model } from './model.js'
-import type { NativeComponent, NativeRun, NativeStack, NativeTensor } from './native.js'
+import type { NativeRun, NativeStack, NativeTensor } from './native.js'
 import { Observed, offsetsOf, type Origin } from './observed.js'
 import { checkKeys, index, oneOf } from './options.js'
-import type { Target } from './targets.js'
+import { copiedDirections, type Target } from './targets.js'
 import { type Dim, Tensor } from './tensor.js'
+
+/** Options of {@link Run.attribute}. */
+export interface RunAttributeOptions extends AttributingOptions, Pick<CallOptions, 'signal'> {}
+
+/** Options of {@link Run.decompose}. */
+export interface DecomposeOptions extends Pick<CallOptions, 'signal'> {
+  /** The components. Default `'head'`. */
+  readonly unit?: 'layer' | 'head' | 'neuron'
+}
+
+const RUN_ATTRIBUTE_OPTIONS = [...ATTRIBUTING_OPTIONS, 'signal'] as const
 
 /** What a run kept of its hook points. It lies outside the JavaScript heap until the run is closed. */
 export class Cache {
@@ -35,6 +48,21 @@ export class Cache {
     const i = index('prompt', prompt, 2 ** 32)
     return tensor(native(() => this.#native.tensor(String(name), i)))
   }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    const names = this.#names()
+    if (!names) return 'Cache: closed'
+    const shown = names.length > 2 ? `${names[0]} … ${names.at(-1)}` : names.join(', ')
+    return `Cache: ${names.length} hook points${names.length > 0 ? `, ${shown}` : ''}`
+  }
+
+  #names(): readonly string[] | undefined {
+    try {
+      return this.names
+    } catch {
+      return undefined // closed
+    }
+  }
 }
 
 /**
@@ -51,16 +79,17 @@ export class Run {
   readonly #ids: readonly Uint32Array[]
   readonly #positions: readonly Uint32Array[]
   readonly #origin: Origin
-  readonly #components: (unit: 'layer' | 'head' | 'neuron') => NativeComponent[]
+  readonly #components: (unit: 'layer' | 'head' | 'neuron') => readonly Component[]
   #closed = false
 
   /** @internal */
-  constructor(run: NativeRun, origin: Origin, components: (unit: 'layer' | 'head' | 'neuron') => NativeComponent[]) {
+  constructor(run: NativeRun, origin: Origin, components: (unit: 'layer' | 'head' | 'neuron') => readonly Component[]) {
     this.#native = run
     this.#origin = origin
     this.#components = components
     this.cache = new Cache(run)
     this.#ids = native(() => run.ids())
+    for (const ids of this.#ids) origin.remember(ids)
     this.#positions = native(() => run.positions())
     this.logitsKept = native(() => run.logitsKept()) as 'last' | 'all' | 'none'
   }
@@ -106,20 +135,26 @@ export class Run {
 
   /**
    * Direct logit attribution at the kept positions, as {@link Model.attribute}, without running the model again. It needs
-   * the points that {@link Model.attributionHooks} names.
+   * the points that {@link Model.attributionHooks} names. A token given as text is encoded alone, as behind a prompt given
+   * as ids.
    *
    * @throws {PrismError} `NOT_CACHED` with the missing points, and those of {@link Model.attribute}
    */
-  async attribute(targets: Target | readonly Target[], options: AttributingOptions & CallOptions = {}): Promise<Attribution> {
-    checkKeys('attribute', options, [...ATTRIBUTING_OPTIONS, ...CALL_OPTIONS])
+  async attribute(targets: Target | readonly Target[], options: RunAttributeOptions = {}): Promise<Attribution> {
+    checkKeys('attribute', options, RUN_ATTRIBUTE_OPTIONS)
     const request = nativeAttributing(targets, this.nPrompts, options)
-    const given = request.targets.map(({ direction }) => direction?.slice())
-    const directions = this.#ids.map((_, i) => given[Math.min(i, given.length - 1)])
+    const directions = copiedDirections(request.targets, this.nPrompts)
+    const all = options.top === undefined ? this.#components(request.unit) : []
     const result = await call(options, (cancel) => this.#native.attribute(request, cancel))
-    const { unit, convention, norm = 'frozen' } = request as { unit: 'layer' | 'head' | 'neuron' } & typeof request
-    const components = result.components ?? this.#components(unit)
-    const method = { unit, norm: norm as 'frozen' | 'none', convention: convention as 'default' | 'transformerlens' }
-    return new Attribution(result, components, directions, method, this.#origin)
+    const { unit, convention, norm = 'frozen' } = request
+    if (result.violations > 0 && norm !== 'none') warnIncomplete(result.violations)
+    return new Attribution(
+      result,
+      result.components ? frozen(result.components) : all,
+      directions,
+      { unit, norm, convention },
+      this.#origin,
+    )
   }
 
   /**
@@ -128,15 +163,16 @@ export class Run {
    *
    * @throws {PrismError} `NOT_CACHED` with the missing points, `MEMORY`, `ABORTED`, `CLOSED`
    */
-  async decompose(options: { readonly unit?: 'layer' | 'head' | 'neuron' } & CallOptions = {}): Promise<Decomposition> {
-    checkKeys('decompose', options, ['unit', ...CALL_OPTIONS])
+  async decompose(options: DecomposeOptions = {}): Promise<Decomposition> {
+    checkKeys('decompose', options, ['unit', 'signal'])
     const unit = oneOf('unit', options.unit, ['layer', 'head', 'neuron'], 'head')
+    const components = this.#components(unit)
     const stack = await call(options, (cancel) => this.#native.decompose(unit, cancel))
     const idOffsets = offsetsOf(this.#ids.map(({ length }) => length))
     const ids = new Uint32Array(idOffsets.at(-1) ?? 0)
     this.#ids.forEach((list, i) => ids.set(list, idOffsets[i]))
     const rows = { ids, idOffsets }
-    return new Decomposition(stack, rows, this.#components(unit), this.#origin)
+    return new Decomposition(stack, rows, components, this.#origin)
   }
 
   /**
@@ -166,13 +202,14 @@ export class Run {
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
-    if (this.#closed) return `Run: ${this.nPrompts} prompts, closed`
-    return `Run: ${this.nPrompts} prompts, ${this.cache.names.length} hook points, logits: ${this.logitsKept}`
+    const prompts = this.nPrompts === 1 ? '1 prompt' : `${this.nPrompts} prompts`
+    if (this.#closed) return `Run: ${prompts}, closed`
+    return `Run: ${prompts}, ${this.cache.names.length} hook points, logits: ${this.logitsKept}`
   }
 }
 
 /** The vectors that components wrote: they sum to the stream that enters the final norm. */
-export class Decomposition extends Observed {
+export class Decomposition extends Observed implements Iterable<Tensor<['component', 'd_model']>> {
   readonly components: readonly Component[]
   /** Width of the residual stream. */
   readonly dModel: number
@@ -183,11 +220,11 @@ export class Decomposition extends Observed {
   constructor(
     stack: NativeStack,
     prompts: { readonly ids: Uint32Array; readonly idOffsets: Uint32Array },
-    components: NativeComponent[],
+    components: readonly Component[],
     origin: Origin,
   ) {
     super({ ...prompts, rowPrompt: stack.rowPrompt, rowPosition: stack.rowPosition }, origin)
-    this.components = frozen(components)
+    this.components = components
     this.vectors = stack.vectors
     const rows = stack.rowPrompt.length
     this.dModel = rows === 0 ? 0 : stack.vectors.length / rows / components.length
@@ -202,21 +239,30 @@ export class Decomposition extends Observed {
 
   /** The vector of one component at one row, by its label: a view. */
   vector(i: number, label: string): Float32Array {
-    const c = this.components.findIndex((component) => component.label === label)
-    if (c < 0)
-      throw unknownName(
-        'INVALID_ARGUMENT',
-        'component',
-        String(label),
-        this.components.map((each) => each.label),
-      )
-    return this.row(i).slice(c).data
+    return this.row(i).slice(columnOf(this.components, label)).data
+  }
+
+  *[Symbol.iterator](): Iterator<Tensor<['component', 'd_model']>> {
+    for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
+  }
+
+  /**
+   * A tidy Arrow table: `prompt`, `position`, `component`, `kind`, `layer`, `index`, `vector` (a list of dModel numbers,
+   * which share this result's memory).
+   */
+  toArrow(): Promise<Table> {
+    const columns = {
+      ...rowColumns(this.rows, this.components.length),
+      ...componentColumns(this.components, cycle(this.components.length, this.rows.prompt.length)),
+      vector: { vectors: this.vectors, width: Math.max(1, this.dModel) },
+    }
+    return this.table(columns, {})
   }
 
   toJSON(): Record<string, unknown> {
-    const { kind, provenance, components, dModel } = this
+    const { kind, provenance, components, dModel, prompts } = this
     const rows = Array.from(this.rows.prompt, (_, i) => ({ ...this.rowOf(i), vectors: this.row(i) }))
-    return { kind, provenance, dModel, components, rows }
+    return { kind, provenance, dModel, components, prompts, rows }
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {

@@ -1,8 +1,8 @@
 import type { Table } from 'apache-arrow'
-import { arrowTable, rowColumns } from './arrow.js'
+import { tokenColumn } from './arrow.js'
 import type { Attribution } from './attribution.js'
 import type { NativeSources } from './native.js'
-import { Observed, offsetsOf, type Origin } from './observed.js'
+import { firstLines, Observed, offsetsOf, type Origin } from './observed.js'
 import { checkKeys, index } from './options.js'
 import { heatmap, type Plot, tokenLabels } from './plot.js'
 import { Tensor } from './tensor.js'
@@ -80,26 +80,30 @@ export class AttributionSources extends Observed implements Iterable<SourcesRow>
     for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
 
-  /** A tidy Arrow table: `prompt`, `position`, `head`, `source`, `value`; of prompts of equal length without copies. */
+  /** A tidy Arrow table: `prompt`, `position`, `head`, `source`, `token` (the text there), `value`. */
   toArrow(): Promise<Table> {
     const n = this.#values.length
-    const [head, source, prompt, position] = [new Uint32Array(n), new Uint32Array(n), new Uint32Array(n), new Uint32Array(n)]
+    const list = () => new Uint32Array(n)
+    const [head, source, token, prompt, position] = [list(), list(), list(), list(), list()]
     this.#offsets.subarray(0, -1).forEach((start, row) => {
-      const length = this.ids(this.rows.prompt[row] ?? 0).length
+      const ids = this.ids(this.rows.prompt[row] ?? 0)
       for (let i = start; i < (this.#offsets[row + 1] ?? start); i++) {
-        head[i] = Math.floor((i - start) / length)
-        source[i] = (i - start) % length
+        head[i] = Math.floor((i - start) / ids.length)
+        source[i] = (i - start) % ids.length
+        token[i] = ids[(i - start) % ids.length] ?? 0
         prompt[i] = this.rows.prompt[row] ?? 0
         position[i] = this.rows.position[row] ?? 0
       }
     })
     const columns = {
-      ...rowColumns({ prompt, position }, 1),
+      prompt: { numbers: prompt },
+      position: { numbers: position },
       head: { texts: this.heads, at: head },
       source: { numbers: source },
+      token: tokenColumn(token, this.origin),
       value: { numbers: this.#values },
     }
-    return arrowTable(columns, this.origin, { ...this.attribution.method })
+    return this.table(columns, { ...this.attribution.method, certified: String(this.attribution.certified) })
   }
 
   /** A picture of one row as a Vega-Lite spec: heads by source position. */
@@ -122,9 +126,9 @@ export class AttributionSources extends Observed implements Iterable<SourcesRow>
   }
 
   toJSON(): Record<string, unknown> {
-    const { kind, provenance, heads } = this
-    const rows = Array.from(this, ({ prompt, position, tokens, matrix }) => ({ prompt, position, tokens, matrix }))
-    return { kind, provenance, method: this.attribution.method, certified: this.attribution.certified, heads, rows }
+    const { kind, provenance, heads, prompts } = this
+    const rows = Array.from(this, ({ prompt, position, matrix }) => ({ prompt, position, matrix }))
+    return { kind, provenance, method: this.attribution.method, certified: this.attribution.certified, heads, prompts, rows }
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
@@ -132,13 +136,8 @@ export class AttributionSources extends Observed implements Iterable<SourcesRow>
     const line = (i: number) => {
       const { prompt, position, byMagnitude } = this.row(i)
       const strongest = byMagnitude(3).map(({ head, token, value }) => `${head} from ${JSON.stringify(token)} ${value.toFixed(3)}`)
-      return `  prompt ${prompt}, position ${position}: ${strongest.join(', ')}, …`
+      return `prompt ${prompt}, position ${position}: ${strongest.join(', ')}, …`
     }
-    const shown = Array.from({ length: Math.min(n, 3) }, (_, i) => line(i))
-    return [
-      `AttributionSources: ${n} rows, ${this.heads.length} heads`,
-      ...shown,
-      ...(n > 3 ? [`  … ${n - 3} more rows`] : []),
-    ].join('\n')
+    return [`AttributionSources: ${n} rows, ${this.heads.length} heads`, ...firstLines(n, line)].join('\n')
   }
 }

@@ -1,9 +1,13 @@
 // Prompts that come one after the other: cut into batches, and what remains of them when only a summary is wanted.
+import type { Table } from 'apache-arrow'
+import { arrowTable, componentColumns, cycle } from './arrow.js'
 import type { AttributingOptions, PromptOptions } from './asked.js'
 import type { Method } from './attribution.js'
 import type { Component } from './components.js'
+import type { Progress } from './calls.js'
 import { invalidArgument, PrismError } from './errors.js'
-import type { Provenance } from './observed.js'
+import type { Origin, Provenance } from './observed.js'
+import { index } from './options.js'
 import type { ComponentMean, MeanOptions } from './summary.js'
 import type { Target } from './targets.js'
 import type { Prompt } from './tokens.js'
@@ -27,10 +31,7 @@ export interface SummaryOptions extends StreamOptions, Pick<MeanOptions, 'seed' 
 }
 
 /** @internal Consecutive items, `size` at a time, and the number of the first. */
-export async function* batched(
-  items: Iterable<StreamItem> | AsyncIterable<StreamItem>,
-  size: number,
-): AsyncGenerator<{ readonly batch: StreamItem[]; readonly first: number }> {
+export async function* batched(items: Iterable<StreamItem> | AsyncIterable<StreamItem>, size: number): AsyncGenerator<Batch> {
   const isIterable = typeof items === 'object' && items !== null && (Symbol.iterator in items || Symbol.asyncIterator in items)
   if (!isIterable) throw invalidArgument('items', items, 'an iterable of { prompt, target }')
   let batch: StreamItem[] = []
@@ -48,10 +49,55 @@ export async function* batched(
   if (batch.length > 0) yield { batch, first }
 }
 
+/** @internal A batch of a stream. */
+interface Batch {
+  readonly batch: StreamItem[]
+  readonly first: number
+}
+
+/**
+ * @internal The results of batches in order. The next batch is taken and computed while a result is waited for and looked
+ * at, never more than that one. What a batch or the iterable fails with comes after the results before it.
+ */
+export async function* ahead<T>(
+  batches: AsyncGenerator<Batch>,
+  start: (batch: StreamItem[], first: number) => Promise<T>,
+  stop: AbortController,
+  onProgress?: (progress: Progress) => void,
+): AsyncGenerator<T, void, undefined> {
+  let read = 0
+  const next = async () => {
+    const { done, value } = await batches.next()
+    if (done) return undefined
+    const end = value.first + value.batch.length
+    read = end
+    const result = start(value.batch, value.first)
+    result.catch(() => {}) // it is awaited when its turn comes
+    return { result, end }
+  }
+  try {
+    let turn = await next()
+    while (turn) {
+      const following = next()
+      following.catch(() => {})
+      const result = await turn.result
+      const failed: unknown = onProgress?.({ done: turn.end, total: read })
+      if (failed instanceof Promise) await failed // an async callback that fails must not end the process
+      yield result
+      turn = await following
+    }
+  } finally {
+    stop.abort()
+    // a source that is waited for ends when it has answered; nobody waits for that
+    void batches.return(undefined).catch(() => {})
+  }
+}
+
 /** @internal An error of a batch, which counts prompts from its first. */
 export function inStream(error: unknown, firstPrompt: number): unknown {
-  if (!(error instanceof PrismError) || firstPrompt === 0) return error
-  const message = `${error.message} (in the batch that begins with prompt ${firstPrompt} of the stream)`
+  if (!(error instanceof PrismError)) return error
+  const where = firstPrompt === 0 ? '' : ` (in the batch that begins with prompt ${firstPrompt} of the stream)`
+  const message = `${error.message}${where}`
   return new PrismError(error.code, message, { ...error.details, firstPrompt }, { cause: error.cause })
 }
 
@@ -72,12 +118,14 @@ export class AttributionSummary implements Iterable<ComponentMean> {
   /** The largest share of its tolerance that any row used. */
   readonly worstResidual: number
 
+  readonly #origin: Origin
+
   /** @internal */
   constructor(
     means: readonly ComponentMean[],
     about: {
       readonly method: Method
-      readonly provenance: Provenance
+      readonly origin: Origin
       readonly components: readonly Component[]
       readonly prompts: number
       readonly rows: number
@@ -87,7 +135,8 @@ export class AttributionSummary implements Iterable<ComponentMean> {
   ) {
     this.means = Object.freeze(means)
     this.method = about.method
-    this.provenance = about.provenance
+    this.#origin = about.origin
+    this.provenance = about.origin.provenance
     this.components = about.components
     this.prompts = about.prompts
     this.rows = about.rows
@@ -97,11 +146,32 @@ export class AttributionSummary implements Iterable<ComponentMean> {
 
   /** The k components of largest |mean|, largest first. */
   byMagnitude(k: number): ComponentMean[] {
+    index('k', k, Number.MAX_SAFE_INTEGER)
     return [...this.means].sort((a, b) => Math.abs(b.mean) - Math.abs(a.mean)).slice(0, k)
   }
 
   [Symbol.iterator](): Iterator<ComponentMean> {
     return this.means[Symbol.iterator]()
+  }
+
+  /**
+   * A tidy Arrow table, a line per component: `component`, `kind`, `layer`, `index`, `mean`, `std`, `low`, `high`,
+   * `sameSign`, `stability`.
+   */
+  toArrow(): Promise<Table> {
+    const numbers = (of: (mean: ComponentMean) => number) => ({ numbers: Float64Array.from(this.means, of) })
+    const columns = {
+      ...componentColumns(this.components, cycle(this.components.length, 1)),
+      mean: numbers(({ mean }) => mean),
+      std: numbers(({ std }) => std),
+      low: numbers(({ interval: [low] }) => low),
+      high: numbers(({ interval: [, high] }) => high),
+      sameSign: numbers(({ sameSign }) => sameSign),
+      stability: numbers(({ stability }) => stability),
+    }
+    const { prompts, rows, certified, worstResidual } = this
+    const about = Object.entries({ prompts, rows, certified, worstResidual }).map(([key, value]) => [key, String(value)])
+    return arrowTable(columns, this.#origin, { ...this.method, ...Object.fromEntries(about) })
   }
 
   toJSON(): Record<string, unknown> {

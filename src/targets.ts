@@ -33,6 +33,12 @@ export function nativeTargets(targets: unknown, prompts: number): NativeTarget[]
   return [nativeTarget('targets', targets)]
 }
 
+/** @internal Directions among targets, copied: the addon copies its inputs before it returns to the event loop, and so must we. */
+export function copiedDirections(targets: NativeTarget[], prompts: number): (Float32Array | undefined)[] {
+  const given = targets.map(({ direction }) => direction?.slice())
+  return Array.from({ length: prompts }, (_, i) => given[Math.min(i, given.length - 1)])
+}
+
 function nativeTarget(name: string, target: unknown): NativeTarget {
   checkKeys(name, target, ['answer', 'against', 'weights', 'direction'])
   const { answer, against, weights, direction } = target as Record<string, unknown>

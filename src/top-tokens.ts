@@ -1,7 +1,6 @@
 import type { Table } from 'apache-arrow'
-import { arrowTable, componentColumns } from './arrow.js'
-import { type Component, frozen } from './components.js'
-import { unknownName } from './errors.js'
+import { componentColumns, tokenColumn } from './arrow.js'
+import { columnOf, type Component, frozen } from './components.js'
 import type { NativeTopTokens } from './native.js'
 import { Observed, type Origin } from './observed.js'
 
@@ -38,6 +37,7 @@ export class TopTokens extends Observed implements Iterable<ComponentTokens[]> {
     this.components = frozen(native.components)
     this.k = k
     this.#native = native
+    origin.remember(native.tokens)
   }
 
   /** Every component at one row. */
@@ -49,23 +49,15 @@ export class TopTokens extends Observed implements Iterable<ComponentTokens[]> {
   /** One component at one row, by its label. */
   get(i: number, label: string): ComponentTokens {
     const row = this.rowIndex(i)
-    const c = this.components.findIndex((component) => component.label === label)
-    const component = this.components[c]
-    if (!component)
-      throw unknownName(
-        'INVALID_ARGUMENT',
-        'component',
-        String(label),
-        this.components.map((each) => each.label),
-      )
-    return this.#of(row, component, c)
+    const c = columnOf(this.components, label)
+    return this.#of(row, this.components[c] as Component, c)
   }
 
   *[Symbol.iterator](): Iterator<ComponentTokens[]> {
     for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
 
-  /** A tidy Arrow table: `prompt`, `position`, `component`, `kind`, `layer`, `index`, `direction`, `rank`, `token`, `value`. */
+  /** A tidy Arrow table: `prompt`, `position`, `component`, `kind`, `layer`, `index`, `direction`, `rank`, `token`, `text`, `value`. */
   toArrow(): Promise<Table> {
     const per = 2 * this.k
     const n = this.#native.values.length
@@ -73,37 +65,29 @@ export class TopTokens extends Observed implements Iterable<ComponentTokens[]> {
       Uint32Array.from({ length: n }, (_, i) =>
         of(Math.floor(i / per / this.components.length), Math.floor(i / per) % this.components.length, i % per),
       )
-    const spread = componentColumns(this.components, 1)
-    const at = lines((_, c) => c)
-    const widened = Object.fromEntries(
-      Object.entries(spread).map(([name, column]) => [
-        name,
-        'texts' in column
-          ? { texts: column.texts, at: at.map((c) => column.at[c] ?? 0) }
-          : 'optional' in column
-            ? { optional: Int32Array.from(at, (c) => column.optional[c] ?? -1) }
-            : column,
-      ]),
-    )
     const columns = {
       prompt: { numbers: lines((row) => this.rows.prompt[row] ?? 0) },
       position: { numbers: lines((row) => this.rows.position[row] ?? 0) },
-      ...widened,
+      ...componentColumns(
+        this.components,
+        lines((_, c) => c),
+      ),
       direction: { texts: ['raised', 'lowered'], at: lines((_, __, j) => (j < this.k ? 0 : 1)) },
       rank: { numbers: lines((_, __, j) => j % this.k) },
       token: { numbers: this.#native.tokens },
+      text: tokenColumn(this.#native.tokens, this.origin),
       value: { numbers: this.#native.values },
     }
-    return arrowTable(columns, this.origin, { norm: 'frozen', against: 'mean' })
+    return this.table(columns, { norm: 'frozen', against: 'mean' })
   }
 
   toJSON(): Record<string, unknown> {
-    const { kind, provenance, components, k } = this
+    const { kind, provenance, components, k, prompts } = this
     const rows = Array.from(this, (of, i) => ({
       ...this.rowOf(i),
       components: of.map(({ component, raised, lowered }) => ({ label: component.label, raised, lowered })),
     }))
-    return { kind, provenance, k, components, rows }
+    return { kind, provenance, k, components, prompts, rows }
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
@@ -115,7 +99,7 @@ export class TopTokens extends Observed implements Iterable<ComponentTokens[]> {
         .join(' ')
     const line = ({ component, raised, lowered }: ComponentTokens) =>
       `  ${component.label.padEnd(14)} + ${words(raised)}   − ${words(lowered)}`
-    const first = n > 0 ? this.row(0).slice(0, 10).map(line) : []
+    const first = n > 0 ? this.components.slice(0, 10).map((component, c) => line(this.#of(0, component, c))) : []
     return [`TopTokens: ${n} rows × ${this.components.length} components, ${this.k} each way`, ...first].join('\n')
   }
 

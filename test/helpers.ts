@@ -21,6 +21,82 @@ export function readJson<T>(...path: string[]): T {
   return JSON.parse(readFileSync(join(...path), 'utf8')) as T
 }
 
+/** One tensor of a safetensors file, read without the addon. */
+export interface Stored {
+  readonly dtype: string
+  readonly shape: readonly number[]
+  readonly data: readonly number[]
+}
+
+/** A safetensors file: its tensors, and its metadata as texts. */
+export function safetensors(path: string): { readonly tensors: Map<string, Stored>; readonly metadata: Record<string, string> } {
+  const bytes = readFileSync(path)
+  const from = 8 + Number(bytes.readBigUInt64LE(0))
+  const { __metadata__: metadata = {}, ...header } = JSON.parse(bytes.toString('utf8', 8, from)) as Record<string, never>
+  const entries = Object.entries(header as Record<string, { dtype: string; shape: number[]; data_offsets: [number, number] }>)
+  const numbers = (dtype: string, part: ArrayBuffer): ArrayLike<number> => {
+    if (dtype === 'F64') return new Float64Array(part)
+    if (dtype === 'F32') return new Float32Array(part)
+    if (dtype === 'I32') return new Int32Array(part)
+    if (dtype === 'U32') return new Uint32Array(part)
+    if (dtype === 'I64') return Array.from(new BigInt64Array(part), Number)
+    throw new Error(`${path}: ${dtype}`)
+  }
+  const tensors = entries.map(
+    ([
+      name,
+      {
+        dtype,
+        shape,
+        data_offsets: [start, end],
+      },
+    ]): [string, Stored] => {
+      const part = Uint8Array.from(bytes.subarray(from + start, from + end)).buffer
+      return [name, { dtype, shape, data: Array.from(numbers(dtype, part)) }]
+    },
+  )
+  return { tensors: new Map(tensors), metadata }
+}
+
+/** What transformers computed of a checkpoint's finer units: `decompose.safetensors`. */
+export class Decomposed {
+  readonly #tensors: Map<string, Stored>
+  readonly rows: number[]
+  readonly states: string[]
+  readonly components: string[]
+  readonly prompt: number[]
+  readonly target: { readonly answer: number; readonly against: number }
+
+  constructor(name: string) {
+    const { tensors, metadata } = safetensors(join(fixture(name), 'decompose.safetensors'))
+    const json = <T>(key: string) => JSON.parse(metadata[key] ?? 'null') as T
+    this.#tensors = tensors
+    this.rows = json('rows')
+    this.states = json('states')
+    this.components = json('components')
+    this.prompt = json('prompt')
+    this.target = { answer: json('answer'), against: json('against') }
+  }
+
+  has(name: string): boolean {
+    return this.#tensors.has(name)
+  }
+
+  get(name: string): Stored {
+    const found = this.#tensors.get(name)
+    if (!found) throw new Error(`no ${name} in the reference`)
+    return found
+  }
+
+  /** What lies at these first indices, flat. */
+  at(name: string, ...indices: number[]): number[] {
+    const { shape, data } = this.get(name)
+    const size = shape.slice(indices.length).reduce((product, n) => product * n, 1)
+    const from = indices.reduce((sum, at, axis) => sum * (shape[axis] ?? 0) + at, 0) * size
+    return data.slice(from, from + size)
+  }
+}
+
 /** A model that is closed when the test is over. */
 export async function open(directory: string, options: LoadOptions = {}): Promise<Model> {
   const model = await Model.load(directory, options)

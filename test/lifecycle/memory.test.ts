@@ -11,3 +11,20 @@ test.each([
   expect(stdout).toMatch(/^-?\d+\n$/)
   expect(Number(stdout)).toBeLessThan(40e6)
 })
+
+// 18,000 prompts of four rows that stayed would be some 75 MB; the process settles some 30 MB above its start
+test.each(['results', 'summary'])('a stream of 20,000 prompts does not grow (%s)', { timeout: 90_000 }, async (how) => {
+  const { status, stdout, stderr } = await node(['--expose-gc', 'test/lifecycle/scripts/stream.mjs', how], { timeout: 80_000 })
+  expect([status, stderr]).toEqual([0, ''])
+  const { rows, grown } = JSON.parse(stdout) as { rows: number; grown: number }
+  expect(rows).toBe(80_000)
+  expect(grown).toBeLessThan(55e6)
+})
+
+// a run of 40 prompts of 48 tokens with all points is some 60 MB
+test.each(['close', 'collect'])('20 runs (%s) do not stay in memory', async (how) => {
+  const { status, stdout, stderr } = await node(['--expose-gc', 'test/lifecycle/scripts/runs.mjs', how])
+  expect([status, stderr]).toEqual([0, ''])
+  expect(stdout).toMatch(/^-?\d+\n$/)
+  expect(Number(stdout)).toBeLessThan(120e6)
+})

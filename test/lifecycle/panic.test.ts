@@ -24,11 +24,8 @@ test('a panic poisons its model and nothing else', { timeout: 300_000 }, async (
     const addon = createRequire(import.meta.url)(buildPanicking(directory)) as typeof Addon
     const load = () => addon.loadModel('models/demo', {}, new addon.CancelHandle())
     const call: Addon.NativeCall = {
-      prompts: [Uint32Array.of(0, 5)],
-      targets: [{ answer: [7] }],
-      positions: { name: 'last' },
-      unit: 'head',
-      onViolation: 'throw',
+      asked: { prompts: [Uint32Array.of(0, 5)], positions: { name: 'last' } },
+      attributing: { targets: [{ answer: [7] }], unit: 'head', convention: 'default', onViolation: 'throw' },
     }
     const [broken, healthy] = [await load(), await load()]
     await broken.attribute(call, new addon.CancelHandle())

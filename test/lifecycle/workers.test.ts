@@ -18,3 +18,7 @@ test.each(['close', 'open'])('only workers load the addon, one after another (mo
 test('workers and the main thread at the same time', async () => {
   expect(await script('parallel')).toEqual({ status: 0, signal: null, stdout: '3.518 3.518 3.518 3.518\n', stderr: '' })
 })
+
+test('a saved run is read in other threads', async () => {
+  expect(await script('saved')).toEqual({ status: 0, signal: null, stdout: '3.518 true; 3.518 true\n', stderr: '' })
+})

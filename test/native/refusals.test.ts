@@ -53,7 +53,7 @@ test.each([['unti'], ['positions'], ['onprogress'], ['kernels']])('an unknown op
 })
 
 test.each<[string, unknown]>([
-  ['unit', 'neuron'],
+  ['unit', 'neurons'],
   ['norm', 'recomputed'],
   ['onViolation', 'ignore'],
   ['prependBos', 1],

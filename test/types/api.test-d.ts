@@ -1,25 +1,58 @@
 import { expectTypeOf, test } from 'vitest'
 import {
-  type Attribution,
   type AttributeOptions,
+  type AttributingOptions,
+  type Attribution,
   type AttributionRow,
+  type AttributionSources,
+  type AttributionSummary,
+  type Cache,
   type Component,
   type ComponentKind,
   type ComponentMean,
+  type DecomposeOptions,
+  type Decomposition,
+  type DimsOf,
+  type DirectionAttribution,
+  type DirectionsOptions,
+  type HookName,
+  type LensOptions,
+  type LensState,
   type LoadOptions,
+  type LogitLens,
   type MeanOptions,
+  type Method,
   Model,
   type ModelConfig,
+  type MovedToken,
+  type Observed,
   type Position,
+  type PredictedToken,
   PrismError,
   type PrismErrorCode,
   type Progress,
   type Prompt,
+  type PromptOptions,
+  type Provenance,
+  type ResidualHook,
   type ResolvedTarget,
+  type Run,
+  type RunAttributeOptions,
+  type RunOptions,
   type Share,
+  type Source,
+  type SourcesOptions,
+  type SourcesRow,
+  type Standing,
+  type StreamItem,
+  type StreamOptions,
+  type SummaryOptions,
   type Target,
+  type Tensor,
   type Token,
   type Tokenizer,
+  type TopTokens,
+  type TopTokensOptions,
 } from '../../src/index.js'
 
 test('load: its options, and nothing else', () => {
@@ -63,9 +96,11 @@ test('attribute: prompts, targets, options', () => {
   expectTypeOf<Model['attribute']>().parameter(2).toEqualTypeOf<AttributeOptions | undefined>()
   expectTypeOf<Model['attribute']>().returns.toEqualTypeOf<Promise<Attribution>>()
   expectTypeOf<keyof AttributeOptions>().toEqualTypeOf<
-    'unit' | 'position' | 'norm' | 'onViolation' | 'prependBos' | 'batchTokens' | 'signal' | 'onProgress'
+    | 'unit' | 'top' | 'convention' | 'position' | 'norm' | 'onViolation' | 'prependBos' | 'batchTokens' | 'signal' | 'onProgress' // prettier-ignore
   >()
-  expectTypeOf<AttributeOptions['unit']>().toEqualTypeOf<'layer' | 'head' | undefined>()
+  expectTypeOf<AttributeOptions['unit']>().toEqualTypeOf<'layer' | 'head' | 'neuron' | undefined>()
+  expectTypeOf<AttributeOptions['convention']>().toEqualTypeOf<'default' | 'transformerlens' | undefined>()
+  expectTypeOf<AttributeOptions['top']>().toEqualTypeOf<number | undefined>()
   expectTypeOf<AttributeOptions['norm']>().toEqualTypeOf<'frozen' | 'none' | undefined>()
   expectTypeOf<AttributeOptions['onViolation']>().toEqualTypeOf<'throw' | 'warn' | undefined>()
   expectTypeOf<AttributeOptions['signal']>().toEqualTypeOf<AbortSignal | undefined>()
@@ -108,7 +143,10 @@ test('a result: typed arrays, labelled', () => {
   }
   expectTypeOf<Attribution['rows']>().toEqualTypeOf<{ readonly prompt: Uint32Array; readonly position: Uint32Array }>()
   expectTypeOf<Attribution['components']>().toEqualTypeOf<readonly Component[]>()
-  expectTypeOf<ComponentKind>().toEqualTypeOf<'embed' | 'pos_embed' | 'head' | 'attn_bias' | 'attn' | 'mlp'>()
+  expectTypeOf<ComponentKind>().toEqualTypeOf<
+    'embed' | 'pos_embed' | 'head' | 'attn_bias' | 'attn' | 'mlp' | 'neuron' | 'mlp_bias' | 'rest' // prettier-ignore
+  >()
+  expectTypeOf<Component['expert']>().toEqualTypeOf<number | 'shared' | undefined>()
   expectTypeOf<Component['kind']>().toEqualTypeOf<ComponentKind>()
   expectTypeOf<Component['layer']>().toEqualTypeOf<number | undefined>()
   expectTypeOf<Attribution['certified']>().toEqualTypeOf<boolean>()
@@ -117,6 +155,99 @@ test('a result: typed arrays, labelled', () => {
   expectTypeOf<Attribution['row']>().toEqualTypeOf<(i: number) => AttributionRow>()
   expectTypeOf<Attribution['mean']>().toEqualTypeOf<(options?: MeanOptions) => ComponentMean[]>()
   expectTypeOf<ComponentMean['interval']>().toEqualTypeOf<readonly [low: number, high: number]>()
+})
+
+test('hook names are those of the table, of any layer', () => {
+  expectTypeOf<'blocks.3.attn.hook_z'>().toExtend<HookName>()
+  expectTypeOf<'blocks.11.ln1_post.hook_scale' | 'hook_embed' | 'ln_final.hook_normalized'>().toExtend<HookName>()
+  expectTypeOf<'blocks.3.attn.hook_zz'>().not.toExtend<HookName>()
+  expectTypeOf<'blocks.x.attn.hook_z'>().not.toExtend<HookName>()
+  expectTypeOf<'attn.hook_z' | 'blocks.3' | 'embed'>().not.toExtend<HookName>()
+  expectTypeOf<'blocks.0.hook_resid_mid'>().toExtend<ResidualHook>()
+  expectTypeOf<'blocks.0.hook_attn_out' | 'hook_embed'>().not.toExtend<ResidualHook>()
+  expectTypeOf<ResidualHook>().toExtend<HookName>()
+})
+
+test('what the cache returns has the axes of its name', () => {
+  const run = {} as Run
+  const z = () => run.cache.get('blocks.3.attn.hook_z', 0)
+  expectTypeOf(z).returns.toEqualTypeOf<Tensor<['pos', 'head', 'd_head']>>()
+  const pattern = () => run.cache.get('blocks.0.attn.hook_pattern', 0)
+  expectTypeOf(pattern).returns.toEqualTypeOf<Tensor<['head', 'query_pos', 'key_pos']>>()
+  expectTypeOf<DimsOf<'hook_pos_embed'>>().toEqualTypeOf<['pos', 'd_model']>()
+  expectTypeOf<DimsOf<`blocks.${number}.attn.hook_k`>>().toEqualTypeOf<['pos', 'kv_head', 'd_head']>()
+  expectTypeOf<DimsOf<'blocks.2.mlp.hook_router_weights'>>().toEqualTypeOf<['pos', 'expert']>()
+  expectTypeOf<Cache['names']>().toEqualTypeOf<HookName[]>()
+  // @ts-expect-error: no such point
+  const misspelt = () => run.cache.get('blocks.3.attn.hook_zed', 0)
+  // @ts-expect-error: which prompt
+  const promptless = () => run.cache.get('blocks.3.attn.hook_z')
+  void misspelt
+  void promptless
+})
+
+test('a tensor: as many indices as axes, one axis less in a slice', () => {
+  expectTypeOf<Tensor<['pos', 'head', 'd_head']>['shape']>().toEqualTypeOf<readonly [number, number, number]>()
+  expectTypeOf<Tensor<['pos', 'head', 'd_head']>['at']>().parameters.toEqualTypeOf<[number, number, number]>()
+  expectTypeOf<Tensor<['pos', 'head', 'd_head']>['slice']>().returns.toEqualTypeOf<Tensor<['head', 'd_head']>>()
+  expectTypeOf<Tensor<['pos']>['data']>().toEqualTypeOf<Float32Array>()
+})
+
+test('runs', () => {
+  expectTypeOf<Model['run']>().parameters.toEqualTypeOf<[prompts: readonly Prompt[], options?: RunOptions | undefined]>()
+  expectTypeOf<Model['run']>().returns.resolves.toEqualTypeOf<Run>()
+  expectTypeOf<Run>().toExtend<Disposable>()
+  expectTypeOf<Run['logits']>().returns.toEqualTypeOf<Tensor<['pos', 'd_vocab']>>()
+  expectTypeOf<keyof RunOptions>().toEqualTypeOf<'cache' | 'logits' | keyof PromptOptions>()
+  expectTypeOf<{ cache: ['blocks.*.attn.hook_pattern'] }>().toExtend<RunOptions>()
+  expectTypeOf<{ cache: 'hook_embed' }>().not.toExtend<RunOptions>()
+  expectTypeOf<{ logits: 'some' }>().not.toExtend<RunOptions>()
+  expectTypeOf<keyof RunAttributeOptions>().toEqualTypeOf<keyof AttributingOptions | 'signal'>()
+  expectTypeOf<keyof DecomposeOptions>().toEqualTypeOf<'unit' | 'signal'>()
+  expectTypeOf<Run['attribute']>().returns.resolves.toEqualTypeOf<Attribution>()
+  expectTypeOf<Run['decompose']>().returns.resolves.toEqualTypeOf<Decomposition>()
+  expectTypeOf<Run['save']>().parameters.toEqualTypeOf<[path: string | URL]>()
+  // @ts-expect-error: a run is made by a model
+  const made = () => new Run()
+  void made
+})
+
+test('the other calls: options and results', () => {
+  expectTypeOf<keyof LensOptions>().toEqualTypeOf<'targets' | 'top' | 'norm' | keyof PromptOptions>()
+  expectTypeOf<keyof SourcesOptions>().toEqualTypeOf<'heads' | 'norm' | 'onViolation' | keyof PromptOptions>()
+  expectTypeOf<keyof TopTokensOptions>().toEqualTypeOf<'unit' | 'components' | 'k' | 'mask' | keyof PromptOptions>()
+  expectTypeOf<keyof DirectionsOptions>().toEqualTypeOf<'at' | 'unit' | 'onViolation' | keyof PromptOptions>()
+  expectTypeOf<DirectionsOptions['at']>().toEqualTypeOf<ResidualHook | undefined>()
+  expectTypeOf<TopTokensOptions['mask']>().toEqualTypeOf<'special' | readonly Token[] | undefined>()
+  expectTypeOf<LensOptions['norm']>().toEqualTypeOf<'recomputed' | 'frozen' | undefined>()
+  expectTypeOf<keyof StreamOptions>().toEqualTypeOf<keyof AttributeOptions | 'batchPrompts'>()
+  expectTypeOf<keyof SummaryOptions>().toEqualTypeOf<keyof StreamOptions | 'seed' | 'resamples' | 'leading'>()
+  expectTypeOf<Model['logitLens']>().returns.resolves.toEqualTypeOf<LogitLens>()
+  expectTypeOf<Model['attributeSources']>().returns.resolves.toEqualTypeOf<AttributionSources>()
+  expectTypeOf<Model['topTokens']>().returns.resolves.toEqualTypeOf<TopTokens>()
+  expectTypeOf<Model['attributeDirections']>().returns.resolves.toEqualTypeOf<DirectionAttribution>()
+  expectTypeOf<Model['attributeDirections']>().parameter(1).toEqualTypeOf<Float32Array | readonly Float32Array[]>()
+  expectTypeOf<Model['attributeStream']>().returns.toEqualTypeOf<AsyncGenerator<Attribution, void, undefined>>()
+  expectTypeOf<Model['attributeStream']>().parameter(0).toEqualTypeOf<Iterable<StreamItem> | AsyncIterable<StreamItem>>()
+  expectTypeOf<Model['attributeSummary']>().returns.resolves.toEqualTypeOf<AttributionSummary>()
+})
+
+test('every result is observed, and a sequence of its rows', () => {
+  expectTypeOf<
+    Attribution | AttributionSources | LogitLens | TopTokens | DirectionAttribution | Decomposition
+  >().toExtend<Observed>()
+  expectTypeOf<Observed['kind'] | AttributionSummary['kind']>().toEqualTypeOf<'observed'>()
+  expectTypeOf<Attribution>().toExtend<Iterable<AttributionRow>>()
+  expectTypeOf<AttributionSources>().toExtend<Iterable<SourcesRow>>()
+  expectTypeOf<LogitLens>().toExtend<Iterable<LensState[]>>()
+  expectTypeOf<SourcesRow['matrix']>().toEqualTypeOf<Tensor<['head', 'key_pos']>>()
+  expectTypeOf<ReturnType<SourcesRow['byMagnitude']>>().toEqualTypeOf<Source[]>()
+  expectTypeOf<LensState['tokens']>().toEqualTypeOf<readonly Standing[] | undefined>()
+  expectTypeOf<LensState['top']>().toEqualTypeOf<readonly PredictedToken[] | undefined>()
+  expectTypeOf<ReturnType<TopTokens['get']>['raised']>().toEqualTypeOf<readonly MovedToken[]>()
+  expectTypeOf<ReturnType<Decomposition['row']>>().toEqualTypeOf<Tensor<['component', 'd_model']>>()
+  expectTypeOf<Attribution['provenance']>().toEqualTypeOf<Provenance>()
+  expectTypeOf<Attribution['method']>().toEqualTypeOf<Method>()
 })
 
 test('a row', () => {

@@ -1,16 +1,17 @@
 import { expect, test } from 'vitest'
 import { Attribution } from '../../src/attribution.js'
+import { frozen } from '../../src/components.js'
 import { refusal } from '../helpers.js'
 
-const COMPONENTS = [
+const COMPONENTS = frozen([
   { label: 'embed', kind: 'embed' },
   { label: 'L0H0', kind: 'head', layer: 0, index: 0 },
   { label: 'L0H1', kind: 'head', layer: 0, index: 1 },
   { label: 'L0 mlp', kind: 'mlp', layer: 0 },
-]
+])
 
 /** Two rows, of prompts 0 and 1, with numbers that can be told apart; prompt 0 is ids 7 8, prompt 1 is 9. */
-function twoRows(hasNorm = true, violations = 0): Attribution {
+function twoRows(norm: 'frozen' | 'none' = 'frozen', violations = 0): Attribution {
   const values = [0.5, -4, 2, 1.5, 1, 2, 3, 4]
   const constant = [0.25, 10]
   const total = [0.25, 20]
@@ -31,7 +32,10 @@ function twoRows(hasNorm = true, violations = 0): Attribution {
     targetMean: Float64Array.of(0, -1),
     violations,
   }
-  return new Attribution(native, COMPONENTS, [undefined, undefined], hasNorm)
+  const provenance = { family: 'gpt2', device: 'cpu', dtype: 'f32', unknownConfig: [] } as const
+  const origin = { provenance, tokenText: (id: number) => `#${id}`, remember: () => {}, fingerprint: () => Promise.resolve('f00d') }
+  const method = { unit: 'head', norm, convention: 'default' } as const
+  return new Attribution(native, COMPONENTS, [undefined, undefined], method, origin)
 }
 
 test('one buffer is cut into rows and columns', () => {
@@ -102,12 +106,21 @@ test('the ids of a prompt', () => {
   const result = twoRows()
   expect([...result.ids(0)]).toEqual([7, 8])
   expect([...result.ids(1)]).toEqual([9])
+  expect(result.nPrompts).toBe(2)
+  expect(result.tokens(0)).toEqual(['#7', '#8'])
+})
+
+test('row by row', () => {
+  expect([...twoRows()].map(({ prompt, position, total }) => [prompt, position, total])).toEqual([
+    [0, 1, 0.25],
+    [1, 0, 20],
+  ])
 })
 
 test('certified: every row within the tolerance, and a norm to certify', () => {
-  expect(twoRows(true, 0).certified).toBe(true)
-  expect(twoRows(true, 1).certified).toBe(false)
-  expect(twoRows(false, 0).certified).toBe(false)
+  expect(twoRows('frozen', 0).certified).toBe(true)
+  expect(twoRows('frozen', 1).certified).toBe(false)
+  expect(twoRows('none', 0).certified).toBe(false)
 })
 
 test('what a row is cannot be changed', () => {

@@ -25,6 +25,7 @@ const CODES: Record<PrismErrorCode, true> = {
   UNKNOWN_HOOK: true,
   UNKNOWN_OPTION: true,
   INVALID_ARGUMENT: true,
+  NOT_CACHED: true,
   DEVICE_UNAVAILABLE: true,
   MEMORY: true,
   NOT_FINITE: true,

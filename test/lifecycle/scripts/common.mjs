@@ -1,5 +1,5 @@
 // What the scripts share: the built package, as a user imports it, and enough work to be in the middle of.
-export { Model, PrismError } from '../../../dist/index.js'
+export { Model, PrismError, Run } from '../../../dist/index.js'
 
 export const BIG = Array.from({ length: 4000 }, (_, i) => {
   return Uint32Array.from({ length: 40 }, (_, t) => (t === 0 ? 0 : (i * 37 + t * 11) % 342))

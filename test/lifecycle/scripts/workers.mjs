@@ -1,11 +1,21 @@
 // Models made in worker threads: terminated in the middle of a run, and loaded by one worker after another.
+import { BIG, Model, probe, Run, sleep, TARGET } from './common.mjs'
 import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
-import { BIG, Model, probe, sleep, TARGET } from './common.mjs'
 
 const [, , how] = process.argv
 
 async function work() {
+  if (workerData?.saved) {
+    const model = await Model.demo()
+    const run = await Run.load(model, workerData.saved)
+    const result = await run.attribute({ answer: ' Mary', against: ' John' })
+    parentPort.postMessage(`${result.row(0).value('L3H1').toFixed(3)} ${result.certified}`)
+    return model.close()
+  }
   const model = await Model.demo()
   parentPort.postMessage(await probe(model))
   if (workerData === 'run') {
@@ -62,6 +72,23 @@ async function parallel() {
   console.log(seen.join(' '))
 }
 
+/** A run that this thread saved, read by two workers at once. */
+async function saved() {
+  const folder = mkdtempSync(join(tmpdir(), 'logit-prism-'))
+  try {
+    const model = await Model.demo()
+    const prompt = 'When Mary and John went to the store, John gave a drink to'
+    const run = await model.run([prompt], { cache: model.attributionHooks(), position: 'last' })
+    const path = join(folder, 'run.safetensors')
+    await run.save(path)
+    const workers = [1, 2].map(() => new Worker(new URL(import.meta.url), { workerData: { saved: path } }))
+    const seen = await Promise.all(workers.map(async (worker) => (await once(worker, 'message'))[0]))
+    console.log(seen.join('; '))
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
 if (!isMainThread) await work()
 else {
   if (how === 'terminate') await terminated()
@@ -69,5 +96,6 @@ else {
   if (how === 'sequential-close') await sequential('close')
   if (how === 'sequential-open') await sequential('open')
   if (how === 'parallel') await parallel()
+  if (how === 'saved') await saved()
   if (how.startsWith('terminate')) console.log(await probe(await Model.demo()))
 }

@@ -94,14 +94,18 @@ function rowTable({ model, lens }: Report, states: LensState[], i: number, scree
   const target = lens.targets[i]
   const first = Math.max('after'.length, ...states.map((state) => after(state, model.config.parallel).length))
   const columns = target ? `${'logits'.padStart(8)}  ${'rank'.padStart(6)}  ${'prob.'.padStart(7)}  ` : ''
-  const room = Math.min(screen.columns, 140) - first - columns.length - 4
+  const left = Math.min(screen.columns, 140) - first - columns.length - 4
+  const room = target && left < 18 ? 0 : left // a narrow terminal shows the numbers alone
   const line = (state: LensState) => {
     const { rank, probability: p } = standing(state.tokens ?? [], target)
     const numbers = target ? `${signed(state.value ?? Number.NaN)}  ${String(rank).padStart(6)}  ${probability(p)}  ` : ''
-    const predicted = list(state.top ?? [], room, screen)
+    const predicted = room > 0 ? list(state.top ?? [], room, screen) : ''
     return `  ${after(state, model.config.parallel).padEnd(first)}  ${numbers}${predicted}`.trimEnd()
   }
-  const lines = [screen.dim(`  ${'after'.padEnd(first)}  ${columns}most likely`), ...states.map(line)]
+  const lines = [
+    screen.dim(`  ${'after'.padEnd(first)}  ${columns}${room > 0 ? 'most likely' : ''}`.trimEnd()),
+    ...states.map(line),
+  ]
   if (!target) return lines
   const measured = lens.measured[i] ?? Number.NaN
   const off = (states.at(-1)?.value ?? Number.NaN) - measured

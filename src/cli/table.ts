@@ -57,7 +57,7 @@ function equation(row: AttributionRow, longest: number, certified: boolean, scre
 
 /** What a certificate says, in as many words as there is room for. */
 export function agreement(residual: number, tolerance: number, room: number): string {
-  const off = `off by ${Math.abs(residual).toExponential(0)}`
+  const off = residual === 0 ? 'off by 0' : `off by ${Math.abs(residual).toExponential(0)}`
   const long = `${off}, ${tolerance.toExponential(0)} allowed: certified`
   return long.length <= room ? long : `${off}: certified`
 }
@@ -82,9 +82,8 @@ export function coloured(value: number, bar: string, screen: Terminal): string {
 }
 
 /** A logit with its sign, eight characters wide. */
-export function signed(value: number): string {
-  const digits = Math.abs(value) >= 1000 ? 1 : 3
-  return `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(digits)}`.padStart(8)
+export function signed(value: number, digits = 3): string {
+  return `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(Math.abs(value) >= 1000 ? 1 : digits)}`.padStart(8)
 }
 
 /** A share as a percentage, seven characters wide. */

@@ -35,7 +35,7 @@ export function writtenTable(tokens: TopTokens, i: number, labels: readonly stri
 /** As many tokens as fit; at least one, cut. */
 function list(tokens: readonly MovedToken[], room: number): string {
   const texts = tokens.map(({ text, value }) => {
-    const number = signed(value).trim().slice(0, -1) // two digits tell enough here
+    const number = signed(value, 2).trim()
     return `${quoted(text, Math.max(2, Math.min(16, room - number.length - 3)))} ${number}`
   })
   let line = texts[0] ?? ''

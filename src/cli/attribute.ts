@@ -1,6 +1,6 @@
 // logit-prism attribute: one prompt, one target, the components that add to it, and on demand where its heads moved from
 // and which tokens its components write.
-import type { Attribution, AttributionRow } from '../attribution.js'
+import type { Attribution } from '../attribution.js'
 import type { AttributeOptions, Model } from '../model.js'
 import type { AttributionSources } from '../sources.js'
 import type { Target } from '../targets.js'
@@ -88,7 +88,7 @@ async function ask(
     sources && unit === 'head'
       ? sources.attribution
       : await model.attribute([prompt], target, { ...rows, unit, norm, convention, ...cut })
-  const listed = [...new Set(rowsOf(result).flatMap((row) => largest(row, top).map(({ label }) => label)))]
+  const listed = [...new Set(Array.from(result).flatMap((row) => largest(row, top).map(({ label }) => label)))]
   const tokens = options.tokens
     ? await model.topTokens([prompt], {
         ...rows,
@@ -101,14 +101,10 @@ async function ask(
   return { model, result, sources, tokens, options }
 }
 
-function rowsOf(result: Attribution): AttributionRow[] {
-  return [...result]
-}
-
 function table({ model, result, sources, tokens, options }: Report, screen: Terminal): string {
   const ids = result.ids(0)
   const lines = head(model, options.model, ids, screen)
-  rowsOf(result).forEach((row, i) => {
+  Array.from(result).forEach((row, i) => {
     lines.push(...rowHead(model, row, ids, screen), ...attributionTable(row, options.top, result.certified, screen))
     if (sources) lines.push(...sourcesTables(sources, i, options.top, screen))
     const labels = largest(row, options.top).map(({ label }) => label)
@@ -119,7 +115,7 @@ function table({ model, result, sources, tokens, options }: Report, screen: Term
 
 function json({ model, result, sources, tokens, options }: Report): string {
   const ids = [...result.ids(0)]
-  const rows = rowsOf(result).map((row, i) => ({
+  const rows = Array.from(result, (row, i) => ({
     position: row.position,
     token: tokenText(model, ids[row.position] ?? 0),
     target: row.target,
@@ -131,8 +127,8 @@ function json({ model, result, sources, tokens, options }: Report): string {
     measuredAfterCap: row.measuredAfterCap,
     residual: row.residual,
     tolerance: row.tolerance,
-    ...(sources ? { sources: sourcesJson(sources, i) } : {}),
-    ...(tokens ? { tokens: tokens.row(i).map(writtenJson) } : {}),
+    sources: sources && sourcesJson(sources, i),
+    tokens: tokens?.row(i).map(writtenJson),
   }))
   const what = { kind: result.kind, model: options.model ?? 'demo', ...result.method, certified: result.certified }
   const prompt = { ids, tokens: ids.map((id) => tokenText(model, id)) }
@@ -144,7 +140,7 @@ function csv({ result, sources, tokens }: Report): string {
   if (sources) return sourcesCsv(sources)
   if (tokens) return writtenCsv(tokens)
   const lines: Cell[][] = []
-  for (const row of rowsOf(result)) {
+  for (const row of result) {
     result.components.forEach(({ label, kind, layer, index }, c) => {
       lines.push([row.prompt, row.position, label, kind, layer, index, row.values[c]])
     })

@@ -98,7 +98,7 @@ function rowTable({ model, lens }: Report, states: LensState[], i: number, scree
   const room = target && left < 18 ? 0 : left // a narrow terminal shows the numbers alone
   const line = (state: LensState) => {
     const { rank, probability: p } = standing(state.tokens ?? [], target)
-    const numbers = target ? `${signed(state.value ?? Number.NaN)}  ${String(rank).padStart(6)}  ${probability(p)}  ` : ''
+    const numbers = target ? `${signed(state.value ?? Number.NaN)}  ${String(rank).padStart(6)}  ${likelihood(p)}  ` : ''
     const predicted = room > 0 ? list(state.top ?? [], room, screen) : ''
     return `  ${after(state, model.config.parallel).padEnd(first)}  ${numbers}${predicted}`.trimEnd()
   }
@@ -118,14 +118,14 @@ function rowTable({ model, lens }: Report, states: LensState[], i: number, scree
 }
 
 /** A probability, seven characters wide: as a percentage where one decimal shows something of it. */
-function probability(p: number): string {
+function likelihood(p: number): string {
   return p >= 0.0005 || p === 0 ? percent(p) : p.toExponential(0).padStart(7)
 }
 
 /** As many of the likeliest tokens as fit, the first of them bold. */
 function list(tokens: readonly PredictedToken[], room: number, screen: Terminal): string {
   const texts = tokens.map(
-    ({ text, probability: p }) => `${quoted(text, Math.max(2, Math.min(16, room - 10)))} ${probability(p).trim()}`,
+    ({ text, probability: p }) => `${quoted(text, Math.max(2, Math.min(16, room - 10)))} ${likelihood(p).trim()}`,
   )
   let [used, n] = [width(texts[0] ?? ''), 1]
   while (n < texts.length && used + 2 + width(texts[n] ?? '') <= room) used += 2 + width(texts[n++] ?? '')
@@ -153,13 +153,14 @@ function json({ model, lens, options }: Report): string {
 
 /** Tidy: for every row and state the target's value, each of its tokens, and the likeliest tokens. */
 function csv({ lens }: Report): string {
-  const lines = Array.from(lens, (states, i) => {
-    const at = (state: LensState, kind: string): Cell[] => [lens.rows.prompt[i], lens.rows.position[i], state.at, kind]
-    return states.flatMap((state) => [
-      ...(state.value === undefined ? [] : [[...at(state, 'target'), undefined, undefined, state.value, undefined, undefined]]),
-      ...(state.tokens ?? []).map(({ id, text, logit, rank, probability: p }) => [...at(state, 'token'), id, text, logit, rank, p]),
-      ...(state.top ?? []).map(({ id, text, logit, probability: p }, rank) => [...at(state, 'top'), id, text, logit, rank, p]),
-    ])
+  const lines: Cell[][] = []
+  Array.from(lens, (states, i) => {
+    for (const { at, value, tokens, top } of states) {
+      const add = (kind: string, ...cells: Cell[]) => lines.push([lens.rows.prompt[i], lens.rows.position[i], at, kind, ...cells])
+      if (value !== undefined) add('target', undefined, undefined, value, undefined, undefined)
+      for (const { id, text, logit, rank, probability } of tokens ?? []) add('token', id, text, logit, rank, probability)
+      top?.forEach(({ id, text, logit, probability }, rank) => add('top', id, text, logit, rank, probability))
+    }
   })
-  return csvText(['prompt', 'position', 'state', 'kind', 'id', 'token', 'logit', 'rank', 'probability'], lines.flat())
+  return csvText(['prompt', 'position', 'state', 'kind', 'id', 'token', 'logit', 'rank', 'probability'], lines)
 }

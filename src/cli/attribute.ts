@@ -108,7 +108,7 @@ function table({ model, result, sources, tokens, options }: Report, screen: Term
     lines.push(...rowHead(model, row, ids, screen), ...attributionTable(row, options.top, result.certified, screen))
     if (sources) lines.push(...sourcesTables(sources, i, options.top, screen))
     const labels = largest(row, options.top).map(({ label }) => label)
-    if (tokens) lines.push(...writtenTable(tokens, i, labels, screen))
+    if (tokens) lines.push(...writtenTable(tokens, { i, labels, masked: model.tokenizer !== undefined }, screen))
   })
   return `${lines.join('\n')}\n\n`
 }

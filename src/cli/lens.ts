@@ -84,6 +84,7 @@ function table({ model, lens, options }: Report, screen: Terminal): string {
   const legend = [
     `Every line reads the stream as it is after that component; the final norm is ${norm}.`,
     ...(answers > 0 ? ['Rank 0 is the prediction.'] : []),
+    ...(answers > 0 && model.config.logitCap !== null ? ['Logits are before the cap, probabilities after it.'] : []),
     ...(answers > 1 ? ['Rank: of the best of the answers; prob.: of all of them.'] : []),
   ]
   lines.push('', ...wrap(legend.join(' '), Math.min(screen.columns, 100) - 4).map((part) => screen.dim(`  ${part}`)))

@@ -13,12 +13,16 @@ export function writtenJson({ component, raised, lowered }: ComponentTokens) {
   return { label: component.label, raised, lowered }
 }
 
-/** The table of row `i`, for the components of these labels. */
-export function writtenTable(tokens: TopTokens, i: number, labels: readonly string[], screen: Terminal): string[] {
+/** The table of row `i`, for the components of these labels; `masked`: without special and unused tokens. */
+export function writtenTable(
+  tokens: TopTokens,
+  { i, labels, masked }: { readonly i: number; readonly labels: readonly string[]; readonly masked: boolean },
+  screen: Terminal,
+): string[] {
   const longest = Math.max('component'.length, ...labels.map((label) => label.length))
   const room = Math.max(12, Math.floor((Math.min(screen.columns, 140) - longest - 6) / 2))
-  const title =
-    'Tokens that each raises and lowers most, in logits against the mean of the vocabulary; special and unused tokens left out:'
+  const left = masked ? '; special and unused tokens left out' : ''
+  const title = `Tokens that each raises and lowers most, in logits against the mean of the vocabulary${left}:`
   const lines = labels.map((label) => {
     const { raised, lowered } = tokens.get(i, label)
     return `  ${label.padEnd(longest)}  ${screen.green(fill(list(raised, room), room))}  ${screen.red(list(lowered, room))}`.trimEnd()

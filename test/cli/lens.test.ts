@@ -57,6 +57,11 @@ test('attention and MLP in parallel: a line per layer', async () => {
   expect([...stdout.matchAll(/^ {2}(embed|L\S+) /gm)].map(([, label]) => label)).toEqual(['embed', 'L0', 'L1', 'L2'])
 })
 
+test('a model that caps its logits: what is before the cap and what after it is said', async () => {
+  const { stdout } = await cli('lens', '1,2,3', '--ids', '--answer', '4', '--model', fixture('parity/gemma2'), '--quiet')
+  expect(stdout.replaceAll(/\s+/g, ' ')).toContain('Logits are before the cap, probabilities after it.')
+})
+
 test.each<[string, string[], LensOptions]>([
   ['a pair', ASK.slice(2), { targets: DEMO_TARGET, top: 5 }],
   ['norm frozen', [...ASK.slice(2), '--norm', 'frozen'], { targets: DEMO_TARGET, top: 5, norm: 'frozen' }],

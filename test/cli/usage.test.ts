@@ -22,6 +22,8 @@ test.each<[string, string, string[]]>([
   ['text for a model without a tokenizer', 'TOKENIZER_MISSING', [...ASK, '--model', fixture('gpt2')]],
   ['sources of a head that is not there', 'INVALID_ARGUMENT', [...ASK, '--sources', 'L9H6']],
   ['sources of what is no head', 'INVALID_ARGUMENT', [...ASK, '--sources', 'L3 mlp']],
+  ['sources of the same head twice', 'INVALID_ARGUMENT', [...ASK, '--sources', 'L3H1,L3H1']],
+  ['sources of nothing', 'INVALID_ARGUMENT', [...ASK, '--sources', '']],
   ['the lens of a wrong token', 'NOT_ONE_TOKEN', ['lens', DEMO_PROMPT, '--answer', ' xylophone']],
   ['the lens of an empty prompt', 'PROMPT_EMPTY', ['lens', '']],
   ['the lens behind the prompt', 'POSITION_RANGE', ['lens', DEMO_PROMPT, '--position', '15']],

@@ -96,7 +96,7 @@ console.log(
   table.schema.fields.map(({ name }) => name),
   table.numRows,
 )
-writeFileSync('ioi.arrow', tableToIPC(table, 'file')) // pandas, polars and DuckDB read it
+writeFileSync('ioi.arrow', tableToIPC(table, 'file')) // read by polars (read_ipc), pandas (read_feather), pyarrow
 writeFileSync('ioi.json', JSON.stringify(result))
 section('conventions')
 const theirs = await model.attribute(prompts, targets, { convention: 'transformerlens', prependBos: true })

@@ -320,7 +320,8 @@ export class Model implements AsyncDisposable {
     const asked = nativeAsked(prompts, options)
     const attributing = nativeAttributing(targets, asked.prompts.length, options)
     const directions = copiedDirections(attributing.targets, asked.prompts.length)
-    const all = this.#components(attributing.unit)
+    // with `top` the result says which columns were kept: a large model has millions of neurons
+    const all = attributing.top === undefined ? this.#components(attributing.unit) : []
     const result = await call(options, (cancel, report) => this.#native.attribute({ asked, attributing }, cancel, report))
     return this.#attribution(result, result.components ? frozen(result.components) : all, directions, attributing, firstPrompt)
   }

@@ -1,135 +1,125 @@
-// logit-prism attribute: one prompt, one target, the components that add to it.
-import { InvalidArgumentError } from 'commander'
-import type { Attribution, AttributionRow } from '../attribution.js'
-import type { Position } from '../asked.js'
+// logit-prism attribute: one prompt, one target, the components that add to it, and on demand where its heads moved from
+// and which tokens its components write.
+import type { Attribution } from '../attribution.js'
 import type { AttributeOptions, Model } from '../model.js'
+import type { AttributionSources } from '../sources.js'
 import type { Target } from '../targets.js'
-import type { Prompt, Token } from '../tokens.js'
-import { type CommonOptions, emit, modelLine, note, openModel, tokenText } from './session.js'
-import { attributionTable, quoted } from './table.js'
-import { type Terminal, terminal, wrap } from './terminal.js'
+import type { Prompt } from '../tokens.js'
+import type { TopTokens } from '../top-tokens.js'
+import {
+  type AskOptions,
+  head,
+  noteModel,
+  noteUnknown,
+  parsePrompt,
+  parseRows,
+  parseTarget,
+  rowHead,
+  targetText,
+  usage,
+} from './ask.js'
+import { arrowFile, type Cell, csvText, refuseTerminal } from './formats.js'
+import { emit, openModel, tokenText } from './session.js'
+import { sourcesCsv, sourcesJson, sourcesTables } from './sources.js'
+import { attributionTable, largest } from './table.js'
+import { screenFor, type Terminal } from './terminal.js'
+import { TOKENS, writtenCsv, writtenJson, writtenTable } from './written.js'
 
-interface Options extends CommonOptions {
-  readonly answer: string[]
-  readonly against?: string[]
-  readonly unit: 'layer' | 'head'
-  readonly position: string
+interface Options extends AskOptions {
+  readonly unit: 'layer' | 'head' | 'neuron'
   readonly norm: 'frozen' | 'none'
+  readonly convention: 'default' | 'transformerlens'
   readonly top: number
-  readonly ids?: boolean
-  readonly bos?: boolean
-  readonly format: 'table' | 'json' | 'csv'
-  readonly out?: string
+  readonly sources?: string
+  readonly tokens?: boolean
 }
 
 /** What a report is made from. */
 interface Report {
   readonly model: Model
-  readonly path: string | undefined
   readonly result: Attribution
+  readonly sources: AttributionSources | undefined
+  readonly tokens: TopTokens | undefined
   readonly options: Options
 }
 
 export async function runAttribute(text: string, options: Options, signal: AbortSignal): Promise<void> {
   const prompt = parsePrompt(text, options)
   const target = parseTarget(options)
-  const position = parsePosition(options.position)
+  if (!target) throw usage("required option '--answer <token>' not specified")
+  const rows = { ...parseRows(options), signal }
+  checkTogether(options)
   await using model = await openModel(options, signal)
-  if (options.model === undefined) note(options, 'no --model given: this is the bundled demo model, which knows 342 words')
-  const request: AttributeOptions = { unit: options.unit, norm: options.norm, position, signal }
-  const result = await model.attribute(
-    [prompt],
-    target,
-    options.bos === undefined ? request : { ...request, prependBos: options.bos },
-  )
-  noteUnknown(model, result, options)
-
-  const report = { model, path: options.model, result, options }
-  const screen = terminal(process.stdout)
-  const toFile = options.out !== undefined
-  const plain: Terminal = { ...screen, columns: 100, bold: String, dim: String, red: String, green: String, cyan: String }
-  const render = { table: () => table(report, toFile ? plain : screen), json: () => json(report), csv: () => csv(report) }
-  await emit(render[options.format](), options.out)
+  noteModel(options)
+  const report = await ask(model, prompt, target, rows, options)
+  noteUnknown(model, report.result.ids(0), options)
+  const render = {
+    table: () => table(report, screenFor(options.out)),
+    json: () => json(report),
+    csv: () => csv(report),
+    arrow: () => arrow(report),
+  }
+  await emit(await render[options.format](), options.out)
 }
 
-function parsePrompt(text: string, options: Options): Prompt {
-  if (!options.ids) return text
-  return text.split(',').map((id) => parseId('the prompt', id))
-}
-
-function parseId(what: string, text: string): number {
-  if (/^\s*\d+\s*$/.test(text)) return Number(text)
-  throw new InvalidArgumentError(`with --ids, ${what} is a token id, not '${text}'.`)
-}
-
-function parseTarget(options: Options): Target {
-  const token = (text: string): Token => (options.ids ? parseId('a token', text) : text)
-  const named = (list: string[] | undefined, name: string) => list?.length === 1 && list[0] === `:${name}`
-  const { answer, against } = options
-  const special = (['next', 'predicted'] as const).find((name) => named(answer, name))
-  const minus = against && { against: named(against, 'mean') ? ('mean' as const) : against.map(token) }
-  return { answer: special ?? answer.map(token), ...minus }
-}
-
-function parsePosition(text: string): Position {
-  if (text === 'last' || text === 'all') return text
-  const positions = text.split(',').map(Number)
-  if (/^-?\d+(,-?\d+)*$/.test(text)) return positions
-  throw new InvalidArgumentError(`--position is 'last', 'all', or whole numbers separated by commas, not '${text}'.`)
-}
-
-function noteUnknown(model: Model, result: Attribution, options: Options): void {
-  const unknown = result.ids(0).filter((id) => id === model.tokenizer?.unknownToken).length
-  if (unknown > 0 && !options.ids) {
-    const words = unknown === 1 ? 'one piece of the prompt is' : `${unknown} pieces of the prompt are`
-    note(options, `${words} not in the vocabulary and became ${quoted(tokenText(model, model.tokenizer?.unknownToken ?? 0))}`)
+function checkTogether(options: Options): void {
+  refuseTerminal(options)
+  const { sources, tokens, convention, format } = options
+  if (convention === 'transformerlens' && (sources !== undefined || tokens)) {
+    throw usage('--sources and --tokens are of heads with their value bias: leave --convention out.')
+  }
+  if ((format === 'csv' || format === 'arrow') && sources !== undefined && tokens) {
+    throw usage(`--format ${format} holds one table: --sources or --tokens, not both.`)
   }
 }
 
-/** A target in words: logit(" Mary") − logit(" John"). */
-function targetText(model: Model, row: AttributionRow): string {
-  if ('direction' in row.target) return 'a direction'
-  const term = (weight: number, of: string, first: boolean) => {
-    const size = Math.abs(weight) === 1 ? '' : `${Number(Math.abs(weight).toFixed(3))} · `
-    const sign = weight < 0 ? (first ? '−' : ' − ') : first ? '' : ' + '
-    return `${sign}${size}${of}`
-  }
-  const terms = [...row.target.tokens]
-    .sort((a, b) => b.weight - a.weight)
-    .map(({ id, weight }) => ({ weight, of: `logit(${quoted(tokenText(model, id))})` }))
-  if (row.target.mean !== 0) terms.push({ weight: row.target.mean, of: 'mean logit' })
-  return terms.map(({ weight, of }, i) => term(weight, of, i === 0)).join('')
+async function ask(
+  model: Model,
+  prompt: Prompt,
+  target: Target,
+  rows: Pick<AttributeOptions, 'position' | 'prependBos' | 'signal'>,
+  options: Options,
+): Promise<Report> {
+  const { unit, norm, convention, top } = options
+  const heads = options.sources?.split(',').map((label) => label.trim())
+  const sources = heads && (await model.attributeSources([prompt], target, { ...rows, heads, norm }))
+  const cut = unit === 'neuron' && Number.isFinite(top) ? { top } : {} // the table needs no more, and a large model has millions
+  const result =
+    sources && unit === 'head'
+      ? sources.attribution
+      : await model.attribute([prompt], target, { ...rows, unit, norm, convention, ...cut })
+  const listed = [...new Set(Array.from(result).flatMap((row) => largest(row, top).map(({ label }) => label)))]
+  const tokens = options.tokens
+    ? await model.topTokens([prompt], {
+        ...rows,
+        unit,
+        components: listed,
+        k: Math.min(TOKENS, model.config.dVocab),
+        mask: model.tokenizer ? 'special' : [],
+      })
+    : undefined
+  return { model, result, sources, tokens, options }
 }
 
-function rowsOf(result: Attribution): AttributionRow[] {
-  return Array.from(result.rows.prompt, (_, i) => result.row(i))
-}
-
-function table({ model, path, result, options }: Report, screen: Terminal): string {
+function table({ model, result, sources, tokens, options }: Report, screen: Terminal): string {
   const ids = result.ids(0)
-  const text = model.tokenizer?.decode(ids) ?? [...ids].join(',')
-  const lines = ['']
-  const field = (name: string, value: string) => {
-    wrap(value, screen.columns - 12).forEach((part, i) => lines.push(`  ${screen.dim((i === 0 ? name : '').padEnd(8))}  ${part}`))
-  }
-  field('model', modelLine(model, path))
-  field('prompt', text)
-  for (const row of rowsOf(result)) {
-    lines.push('')
-    field('at', `position ${row.position}, behind ${quoted(tokenText(model, ids[row.position] ?? 0))}`)
-    field('target', screen.bold(targetText(model, row)))
-    lines.push('', ...attributionTable(row, options.top, result.certified, screen))
-  }
+  const lines = head(model, options.model, ids, screen)
+  Array.from(result).forEach((row, i) => {
+    lines.push(...rowHead(model, row, ids, screen), ...attributionTable(row, options.top, result.certified, screen))
+    if (sources) lines.push(...sourcesTables(sources, i, options.top, screen))
+    const labels = largest(row, options.top).map(({ label }) => label)
+    if (tokens) lines.push(...writtenTable(tokens, { i, labels, masked: model.tokenizer !== undefined }, screen))
+  })
   return `${lines.join('\n')}\n\n`
 }
 
-function json({ model, path, result, options }: Report): string {
+function json({ model, result, sources, tokens, options }: Report): string {
   const ids = [...result.ids(0)]
-  const rows = rowsOf(result).map((row) => ({
+  const rows = Array.from(result, (row, i) => ({
     position: row.position,
     token: tokenText(model, ids[row.position] ?? 0),
     target: row.target,
-    targetText: targetText(model, row),
+    targetText: targetText(model, row.target),
     components: result.components.map((component, c) => ({ ...component, value: row.values[c] })),
     constant: row.constant,
     total: row.total,
@@ -137,23 +127,32 @@ function json({ model, path, result, options }: Report): string {
     measuredAfterCap: row.measuredAfterCap,
     residual: row.residual,
     tolerance: row.tolerance,
+    sources: sources && sourcesJson(sources, i),
+    tokens: tokens?.row(i).map(writtenJson),
   }))
-  const what = { kind: 'observed', model: path ?? 'demo', unit: options.unit, norm: options.norm, certified: result.certified }
+  const what = { kind: result.kind, model: options.model ?? 'demo', ...result.method, certified: result.certified }
   const prompt = { ids, tokens: ids.map((id) => tokenText(model, id)) }
   return `${JSON.stringify({ ...what, prompt, rows }, null, 2)}\n`
 }
 
 /** Tidy: a line per row and component; the two sides of the certificate as kinds of their own. */
-function csv({ result }: Report): string {
-  const lines = ['prompt,position,component,kind,layer,index,value']
-  for (const row of rowsOf(result)) {
+function csv({ result, sources, tokens }: Report): string {
+  if (sources) return sourcesCsv(sources)
+  if (tokens) return writtenCsv(tokens)
+  const lines: Cell[][] = []
+  for (const row of result) {
     result.components.forEach(({ label, kind, layer, index }, c) => {
-      lines.push([row.prompt, row.position, label, kind, layer ?? '', index ?? '', row.values[c]].join(','))
+      lines.push([row.prompt, row.position, label, kind, layer, index, row.values[c]])
     })
     const sides = { constant: row.constant, total: row.total, measured: row.measured, measured_after_cap: row.measuredAfterCap }
     for (const [kind, value] of Object.entries({ ...sides, residual: row.residual, tolerance: row.tolerance })) {
-      if (value !== undefined) lines.push([row.prompt, row.position, kind, kind, '', '', value].join(','))
+      if (value !== undefined) lines.push([row.prompt, row.position, kind, kind, undefined, undefined, value])
     }
   }
-  return `${lines.join('\n')}\n`
+  return csvText(['prompt', 'position', 'component', 'kind', 'layer', 'index', 'value'], lines)
+}
+
+/** One table in a file: sources or tokens where they were asked for, else the attribution. */
+async function arrow({ result, sources, tokens }: Report): Promise<Uint8Array> {
+  return arrowFile(await (sources ?? tokens ?? result).toArrow())
 }

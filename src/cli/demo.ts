@@ -2,8 +2,9 @@
 import type { Attribution } from '../attribution.js'
 import type { Model } from '../model.js'
 import { type CommonOptions, modelLine, openModel, tokenText } from './session.js'
-import { attributionTable, percent, quoted } from './table.js'
-import { type Terminal, terminal, wrap } from './terminal.js'
+import { attributionTable, percent } from './table.js'
+import { type Terminal, terminal } from './terminal.js'
+import { quoted, wrap } from './text.js'
 
 const PROMPT = 'When Mary and John went to the store, John gave a drink to'
 const TARGET = { answer: ' Mary', against: ' John' }

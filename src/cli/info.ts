@@ -3,7 +3,8 @@ import type { Component } from '../components.js'
 import type { Model, ModelConfig } from '../model.js'
 import { chunkTokens } from '../native.js'
 import { type CommonOptions, emit, openModel } from './session.js'
-import { terminal, wrap } from './terminal.js'
+import { terminal } from './terminal.js'
+import { wrap } from './text.js'
 
 interface Options extends CommonOptions {
   readonly format: 'table' | 'json'

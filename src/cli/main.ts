@@ -6,6 +6,7 @@ import { PrismError } from '../errors.js'
 import { runAttribute } from './attribute.js'
 import { runDemo } from './demo.js'
 import { runInfo } from './info.js'
+import { runLens } from './lens.js'
 import { terminal } from './terminal.js'
 
 /** Stopped by Ctrl-C. */
@@ -20,30 +21,33 @@ function program(): Command {
     .showHelpAfterError('(--help tells what there is)')
     .configureHelp({ showGlobalOptions: true })
 
-  common(root.command('attribute'))
+  question(root.command('attribute'), 12)
     .description('which components add to the logit of an answer')
-    .argument('<prompt>', 'text; with --ids token ids, separated by commas')
-    .option(
-      '--answer <token>',
-      'a token as it follows the prompt (often with a space in front: " Mary"), :predicted or :next',
-      collect,
-    )
-    .option('--against <token>', 'a token to compare with, or :mean, the mean over the vocabulary; repeat it for a mean', collect)
-    .addOption(new Option('--unit <unit>', 'what the rows of the table are').choices(['layer', 'head']).default('head'))
-    .option('--position <position>', "'last', 'all', or positions separated by commas; negative ones count from the end", 'last')
+    .addOption(new Option('--unit <unit>', 'what the rows of the table are').choices(['layer', 'head', 'neuron']).default('head'))
     .addOption(new Option('--norm <norm>', 'the final norm').choices(['frozen', 'none']).default('frozen'))
-    .option('--top <k>', 'rows of the table, largest first', wholeNumber, 12)
-    .option('--ids', 'prompt and tokens are ids, not text')
-    .option('--bos', 'put a BOS token in front of the prompt, whatever the tokenizer does')
-    .option('--no-bos', 'leave it out')
-    .addOption(formatOption(['table', 'json', 'csv']))
-    .option('--out <file>', 'write there instead of to the terminal')
-    .addHelpText('after', EXAMPLE)
+    .addOption(
+      new Option('--convention <name>', 'where value biases count: in the heads, or as TransformerLens has it in attn_bias')
+        .choices(['default', 'transformerlens'])
+        .default('default'),
+    )
+    .option('--sources <heads>', 'which tokens these heads moved from: L9H6, or several separated by commas')
+    .option('--tokens', 'which tokens each component of the table raises and lowers most')
+    .addHelpText('after', ATTRIBUTE_EXAMPLE)
     .action((prompt, options, command: Command) => {
       // not commander's own requiredOption: that would come before the nearest name for a misspelt one
       if (options.answer === undefined) command.error("error: required option '--answer <token>' not specified")
       return runAttribute(prompt, options, interrupt.signal)
     })
+
+  question(root.command('lens'), 5)
+    .description('the logit lens: what the model would say at every depth')
+    .addOption(
+      new Option('--norm <norm>', 'the final norm: anew at every depth, or at its scale of the run')
+        .choices(['recomputed', 'frozen'])
+        .default('recomputed'),
+    )
+    .addHelpText('after', LENS_EXAMPLE)
+    .action((prompt, options) => runLens(prompt, options, interrupt.signal))
 
   common(root.command('info'))
     .description('what a model is and what it decomposes into')
@@ -57,9 +61,41 @@ function program(): Command {
   return root
 }
 
-const EXAMPLE = `
+const DEMO_QUESTION = `"When Mary and John went to the store, John gave a drink to" --answer " Mary" --against " John"`
+
+const ATTRIBUTE_EXAMPLE = `
+With --unit neuron, --top neurons of each sign are kept, in every format, and
+the others are one number; --top all keeps them all.
+--format csv and arrow hold one table: of the sources with --sources, of the
+tokens with --tokens, else of the components.
+
 Example:
-  logit-prism attribute "When Mary and John went to the store, John gave a drink to" --answer " Mary" --against " John"`
+  logit-prism attribute ${DEMO_QUESTION}`
+
+const LENS_EXAMPLE = `
+Example:
+  logit-prism lens ${DEMO_QUESTION}`
+
+/** Options of commands that ask something of a prompt. */
+function question(command: Command, top: number): Command {
+  const what =
+    command.name() === 'lens' ? 'tokens that are listed at every depth, likeliest first' : 'rows of the table, largest first'
+  return common(command)
+    .argument('<prompt>', 'text; with --ids token ids, separated by commas')
+    .option(
+      '--answer <token>',
+      'a token as it follows the prompt (often with a space in front: " Mary"), :predicted or :next; repeat it for a mean',
+      collect,
+    )
+    .option('--against <token>', 'a token to compare with, or :mean, the mean over the vocabulary; repeat it for a mean', collect)
+    .option('--position <position>', "'last', 'all', or positions separated by commas; negative ones count from the end", 'last')
+    .option('--top <k>', what, command.name() === 'lens' ? wholeNumber : numberOrAll, top)
+    .option('--ids', 'prompt and tokens are ids, not text')
+    .option('--bos', 'put a BOS token in front of the prompt, whatever the tokenizer does')
+    .option('--no-bos', 'leave it out')
+    .addOption(formatOption(['table', 'json', 'csv', 'arrow']))
+    .option('--out <file>', 'write there instead of to the terminal')
+}
 
 function common(command: Command): Command {
   const named =
@@ -92,6 +128,10 @@ function collect(value: string, earlier: string[] = []): string[] {
 function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text) || Number(text) < 1) throw new InvalidArgumentError('It is a whole number from 1 on.')
   return Number(text)
+}
+
+function numberOrAll(text: string): number {
+  return text === 'all' ? Number.POSITIVE_INFINITY : wholeNumber(text)
 }
 
 async function main(): Promise<number> {

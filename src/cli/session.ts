@@ -43,16 +43,16 @@ export function note(options: CommonOptions, text: string): void {
 }
 
 /** Writes to the terminal, or to a file that appears whole or not at all. */
-export async function emit(text: string, out: string | undefined): Promise<void> {
+export async function emit(content: string | Uint8Array, out: string | undefined): Promise<void> {
   if (out === undefined) {
-    process.stdout.write(text)
+    process.stdout.write(content)
     return
   }
   const temporary = `${out}.${process.pid}.tmp`
   try {
     const file = await open(temporary, 'wx')
     try {
-      await file.writeFile(text)
+      await file.writeFile(content)
       await file.sync()
     } finally {
       await file.close()

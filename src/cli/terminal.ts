@@ -21,23 +21,13 @@ export function terminal(stream: NodeJS.WriteStream): Terminal {
     return coloured ? (text) => styleText(name, text) : (text) => text
   }
   const [bold, dim, red, green, cyan] = [style('bold'), style('dim'), style('red'), style('green'), style('cyan')]
-  return { columns: stream.columns ?? 80, interactive, bold, dim, red, green, cyan }
+  return { columns: stream.columns || 80, interactive, bold, dim, red, green, cyan }
 }
 
-/** Text cut to a number of characters, with an ellipsis where something is missing. */
-export function cut(text: string, width: number): string {
-  const characters = [...text]
-  return characters.length <= width ? text : `${characters.slice(0, Math.max(0, width - 1)).join('')}…`
-}
-
-/** Text broken into lines of at most a number of characters, at spaces. */
-export function wrap(text: string, width: number): string[] {
-  const lines = ['']
-  for (const word of text.split(' ')) {
-    const line = lines.at(-1) ?? ''
-    if (line === '') lines[lines.length - 1] = word
-    else if (line.length + 1 + word.length <= width) lines[lines.length - 1] = `${line} ${word}`
-    else lines.push(word)
-  }
-  return lines
+/** Where the output of a command goes: the terminal, or a file, which is plain and as wide as a page. */
+export function screenFor(out: string | undefined): Terminal {
+  const screen = terminal(process.stdout)
+  return out === undefined
+    ? screen
+    : { ...screen, columns: 100, bold: String, dim: String, red: String, green: String, cyan: String }
 }

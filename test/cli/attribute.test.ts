@@ -1,9 +1,10 @@
 // logit-prism attribute, as a user runs it: what is printed against what the API returns.
+import { tableFromIPC } from 'apache-arrow'
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { AttributeOptions, Target } from '../../src/index.js'
-import { cli, DEMO, DEMO_PROMPT, DEMO_TARGET, fixture, open, temporary } from '../helpers.js'
+import { cli, DEMO, DEMO_PROMPT, DEMO_TARGET, fixture, open, ROOT, run, temporary } from '../helpers.js'
 
 const ASK = ['attribute', DEMO_PROMPT, '--answer', ' Mary', '--against', ' John']
 
@@ -45,7 +46,7 @@ async function expectAsApi(json: Printed, prompt: string | number[], target: Tar
   expect(json.rows.map(({ position }) => position)).toEqual([...result.rows.position])
   json.rows.forEach((printedRow, i) => {
     const row = result.row(i)
-    expect(printedRow.components).toEqual(result.components.map((c, n) => ({ ...c, value: row.values[n] })))
+    expect(printedRow.components).toEqual(result.components.map((c, n) => ({ ...c, value: (row.values[n] ?? Number.NaN) + 0 }))) // JSON has no −0
     const { constant, total, measured, residual, tolerance } = row
     expect(printedRow).toMatchObject({ constant, total, measured, residual, tolerance, target: row.target })
   })
@@ -125,6 +126,19 @@ test.each<[string, string[], Target, AttributeOptions]>([
   ['positions', ['--answer', ' Mary', '--position', '2,-1,5'], { answer: ' Mary' }, { position: [2, -1, 5] }],
   ['a negative position', ['--answer', ' Mary', '--position', '-3'], { answer: ' Mary' }, { position: -3 }],
   ['every position', ['--answer', ' Mary', '--position', 'all'], { answer: ' Mary' }, { position: 'all' }],
+  [
+    'the ten strongest neurons',
+    ['--answer', ' Mary', '--unit', 'neuron', '--top', '10'],
+    { answer: ' Mary' },
+    { unit: 'neuron', top: 10 },
+  ],
+  ['all neurons', ['--answer', ' Mary', '--unit', 'neuron', '--top', 'all'], { answer: ' Mary' }, { unit: 'neuron' }],
+  [
+    'as TransformerLens',
+    ['--answer', ' Mary', '--convention', 'transformerlens'],
+    { answer: ' Mary' },
+    { convention: 'transformerlens' },
+  ],
   ['no norm', ['--answer', ' Mary', '--norm', 'none'], { answer: ' Mary' }, { norm: 'none' }],
   ['no BOS token', ['--answer', ' Mary', '--no-bos'], { answer: ' Mary' }, { prependBos: false }],
   ['a BOS token', ['--answer', ' Mary', '--bos'], { answer: ' Mary' }, { prependBos: true }],
@@ -185,4 +199,102 @@ test('--out with a table is plain text', async () => {
   const text = readFileSync(out, 'utf8')
   expect(text).not.toContain('\u001b')
   expect(text).toMatch(/L3H1 +\+3\.518/)
+})
+
+test('neurons: the strongest components of all, then the sum of the others', async () => {
+  const { status, stdout } = await cli(...ASK, '--unit', 'neuron', '--top', '8')
+  expect(status).toBe(0)
+  const row = (await (await open(DEMO)).attribute([DEMO_PROMPT], DEMO_TARGET, { unit: 'neuron' })).row(0)
+  const strongest = row.byMagnitude(8)
+  const lines = [...stdout.matchAll(/^ {2}(\S.*?) +([+−]\d+\.\d{3})/gm)]
+  expect(lines.slice(0, 8).map(([, label]) => label)).toEqual(strongest.map(({ label }) => label))
+  lines.slice(0, 8).forEach(([, , value = ''], i) => expect(number(value)).toBeCloseTo(strongest[i]?.value ?? Number.NaN, 2.9))
+  const [, label, others = ''] = lines[8] ?? []
+  expect(label).toBe('all others')
+  expect(number(others)).toBeCloseTo(row.total - row.constant - strongest.reduce((sum, { value }) => sum + value, 0), 2.9)
+  expect(stdout, 'sizes of what was cut away are not known').not.toContain('share')
+})
+
+test('--sources: what each head moved from each token, and the sum', async () => {
+  const model = await open(DEMO)
+  const sources = await model.attributeSources([DEMO_PROMPT], DEMO_TARGET, { heads: ['L2H0', 'L3H1'] })
+  const { status, stdout } = await cli(...ASK, '--sources', 'L2H0,L3H1', '--top', '3')
+  expect(status).toBe(0)
+  const tables = stdout.split(/^ {2}Where (?=L\dH\d moved)/m).slice(1)
+  expect(tables).toHaveLength(2)
+  tables.forEach((text, h) => {
+    const values = sources.row(0).matrix.slice(h).data
+    const attribution = sources.attribution.row(0).value(sources.heads[h] ?? '')
+    expect(text.startsWith(`${sources.heads[h]} moved its `)).toBe(true)
+    const shown = [...text.matchAll(/^ +(\d+) {2}"(\S+)" +([+−]\S+)/gm)]
+    expect(shown).toHaveLength(3)
+    for (const [, position, token, value = ''] of shown) {
+      expect(token).toBe(sources.tokens(0)[Number(position)])
+      expect(number(value)).toBeCloseTo(values[Number(position)] ?? Number.NaN, 2.9)
+    }
+    expect(text).toMatch(/12 more/)
+    expect(number(/sum +([+−]\S+)/.exec(text)?.[1] ?? '')).toBeCloseTo(attribution, 2.9)
+  })
+  expect(stdout, 'the table of components is there too').toMatch(/^ {2}L3H1 +\+3\.518/m)
+})
+
+test('--sources and --tokens in JSON', async () => {
+  const model = await open(DEMO)
+  const { rows } = (await printed(...ASK, '--sources', 'L3H1', '--tokens', '--top', '2', '--position', '10,14')) as unknown as {
+    rows: { sources: { head: string; attribution: number; values: number[] }[]; tokens: { label: string; raised: object[] }[] }[]
+  }
+  const sources = await model.attributeSources([DEMO_PROMPT], DEMO_TARGET, { heads: ['L3H1'], position: [10, 14] })
+  expect(rows.map((row) => row.sources[0]?.values)).toEqual([...sources].map(({ matrix }) => [...matrix.data]))
+  expect(rows.map((row) => row.sources[0]?.attribution)).toEqual([...sources.attribution].map((row) => row.value('L3H1')))
+  const labels = rows[1]?.tokens.map(({ label }) => label) ?? []
+  const tokens = await model.topTokens([DEMO_PROMPT], { components: labels, k: 10, mask: 'special', position: [10, 14] })
+  expect(labels).toEqual(expect.arrayContaining(['L3H0', 'L3H1']))
+  expect(rows.map((row) => row.tokens[0]?.raised)).toEqual([...tokens].map((of) => of[0]?.raised))
+})
+
+test('--tokens: for each component of the table, most raised and most lowered first', async () => {
+  const { stdout } = await cli(...ASK, '--unit', 'neuron', '--top', '8', '--tokens')
+  const table = stdout.split(/^ {2}component +raises/m)[1] ?? ''
+  const lines = [...table.matchAll(/^ {2}(\S+) +"(\S+)" (\+\S+).*?"(\S+)" (−\S+)/gm)]
+  expect(lines).toHaveLength(8)
+  const components = lines.map(([, label = '']) => label)
+  const tokens = await (await open(DEMO)).topTokens([DEMO_PROMPT], { unit: 'neuron', components, mask: 'special', k: 1 })
+  for (const [, label = '', raised, up = '', lowered, down = ''] of lines) {
+    const of = tokens.get(0, label)
+    expect([raised, lowered]).toEqual([of.raised[0]?.text, of.lowered[0]?.text])
+    expect(number(up)).toBeCloseTo(of.raised[0]?.value ?? Number.NaN, 1.9)
+    expect(number(down)).toBeCloseTo(of.lowered[0]?.value ?? Number.NaN, 1.9)
+  }
+})
+
+test.each<[string, string[], string[], number]>([
+  ['components', [], ['prompt', 'position', 'component', 'kind', 'layer', 'index', 'value'], 26],
+  ['sources', ['--sources', 'L3H1,L2H0'], ['prompt', 'position', 'head', 'source', 'value'], 30],
+  [
+    'tokens',
+    ['--tokens', '--top', '3'],
+    ['prompt', 'position', 'component', 'kind', 'layer', 'index', 'direction', 'rank', 'token', 'value'],
+    60,
+  ],
+])('--format arrow: %s, as a file and through a pipe', async (_, args, names, rows) => {
+  const out = join(temporary(), 'result.arrow')
+  expect((await cli(...ASK, ...args, '--format', 'arrow', '--out', out)).status).toBe(0)
+  const table = tableFromIPC(readFileSync(out))
+  expect(table.schema.fields.map(({ name }) => name)).toEqual(names)
+  expect(table.numRows).toBe(rows)
+  expect(table.schema.metadata.get('logit-prism.kind')).toBe('observed')
+  const piped = join(temporary(), 'piped.arrow')
+  const line = `"$0" dist/cli/main.js "\${@:2}" --format arrow --quiet > "$1"`
+  expect((await run('bash', ['-c', line, process.execPath, piped, ...ASK, ...args], { cwd: ROOT })).status).toBe(0)
+  expect(readFileSync(piped).equals(readFileSync(out))).toBe(true)
+})
+
+test('--format csv of sources and tokens: texts are quoted where they must be', async () => {
+  const sources = await cli(...ASK, '--sources', 'L3H1', '--format', 'csv')
+  const [header, ...lines] = sources.stdout.trimEnd().split('\n')
+  expect(header).toBe('prompt,position,head,source,token,value')
+  expect(lines).toHaveLength(15)
+  expect(lines[9]).toMatch(/^0,14,L3H1,9,",",-?\d/)
+  const tokens = await cli(...ASK, '--tokens', '--top', '1', '--format', 'csv')
+  expect(tokens.stdout).toMatch(/^prompt,position,component,direction,rank,id,token,value\n0,14,L3H1,raised,0,104,Mary,4\.97/)
 })

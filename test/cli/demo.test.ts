@@ -53,6 +53,8 @@ test.each<[string, string[]]>([
   ['no norm', [...ASK, '--norm', 'none']],
   ['a fact', ['attribute', 'The Eiffel Tower is in the city of', '--answer', ' Paris', '--against', ' London']],
   ['many answers', [...ASK, ...['Anna', 'Peter', 'Emma', 'Paul', 'Laura', 'Jack'].flatMap((name) => ['--answer', ` ${name}`])]],
+  ['neurons, sources and tokens', [...ASK, '--unit', 'neuron', '--sources', 'L3H1', '--tokens']],
+  ['the lens', ['lens', DEMO_PROMPT, '--answer', ' Mary', '--against', ' John']],
   ['ids', ['attribute', '20,75,100,11', '--ids', '--answer', '6', '--against', '5', '--model', fixture('gpt2')]],
 ])('in a pipe: 80 columns, no colours: %s', async (_, args) => {
   const { status, stdout, stderr } = await cli(...args)

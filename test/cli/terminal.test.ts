@@ -1,7 +1,10 @@
 // On a terminal: colours, a bar while it loads, and tables that fit its width. `script` gives the pseudo-terminal.
 import { spawnSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { DEMO_PROMPT, run } from '../helpers.js'
+import { width } from '../../src/cli/text.js'
+import { DEMO_PROMPT, run, spoiled } from '../helpers.js'
 
 const hasScript = spawnSync('script', ['--version'], { encoding: 'utf8' }).stdout?.includes('util-linux') ?? false
 
@@ -42,11 +45,42 @@ test.runIf(hasScript)('--format json is JSON on a terminal too', async () => {
   expect(JSON.parse(output)).toMatchObject({ certified: true })
 })
 
+test.runIf(hasScript)('--format arrow is refused before anything is computed', async () => {
+  const line = `"${process.execPath}" dist/cli/main.js ${ASK} --format arrow`
+  const { status, stdout } = await run('script', ['--quiet', '--return', '--command', line, '/dev/null'])
+  expect(status).toBe(2)
+  expect(stdout).toContain('binary')
+})
+
+test.runIf(hasScript)('tokens of two cells and escape sequences: tables stay in their columns, nothing acts', async () => {
+  const directory = spoiled('demo')
+  const path = join(directory, 'tokenizer.json')
+  const names: Record<string, string> = { Mary: '玛丽👍', John: 'a\u001b[2J\u202e\nb', to: '\u0301到' }
+  const text = readFileSync(path, 'utf8')
+  const tokenizer = JSON.parse(text) as { model: { vocab: Record<string, number> } }
+  tokenizer.model.vocab = Object.fromEntries(Object.entries(tokenizer.model.vocab).map(([name, id]) => [names[name] ?? name, id]))
+  writeFileSync(path, JSON.stringify(tokenizer))
+  const question = `'0,104,79,321' --ids --answer 104 --against 79 --model ${directory} --quiet`
+  for (const command of [`attribute ${question} --sources L3H1 --tokens`, `lens ${question}`]) {
+    const output = await onTerminal(60, command)
+    expect(output).not.toMatch(/\u001b\[2J|\u202e/)
+    expect(output).toContain('\\u{1b}[2J\\u{202e}\\nb')
+    expect(output).toContain('玛丽👍')
+    const lines = screen(output).filter((line) => !line.includes(directory.slice(-6)))
+    expect(lines.filter((line) => width(line) > 60)).toEqual([])
+    const tables = lines.filter((line) => /^ +\d+ {2}"|^ {2}\S+( attn| mlp)? +[+−]/.test(line))
+    expect(tables.length).toBeGreaterThan(8)
+  }
+})
+
 test.runIf(hasScript).each([60, 80, 100, 120])('tables fit %i columns', async (columns) => {
   for (const command of [
     ASK,
     `${ASK} --norm none`,
     `attribute '${DEMO_PROMPT}' --answer ' Mary' --unit layer --position all`,
+    `${ASK} --unit neuron --sources L3H1,L2H0 --tokens --position all`,
+    `lens '${DEMO_PROMPT}' --answer ' Mary' --against :mean --position all`,
+    `lens '${DEMO_PROMPT}'`,
     'demo',
   ]) {
     const lines = screen(await onTerminal(columns, `${command} --quiet`))

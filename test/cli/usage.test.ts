@@ -20,6 +20,13 @@ test.each<[string, string, string[]]>([
   ['ids with --bos', 'INVALID_ARGUMENT', ['attribute', '1,2', '--ids', '--answer', '1', '--bos']],
   ['an id behind the vocabulary', 'TOKEN_RANGE', ['attribute', '1,342', '--ids', '--answer', '1']],
   ['text for a model without a tokenizer', 'TOKENIZER_MISSING', [...ASK, '--model', fixture('gpt2')]],
+  ['sources of a head that is not there', 'INVALID_ARGUMENT', [...ASK, '--sources', 'L9H6']],
+  ['sources of what is no head', 'INVALID_ARGUMENT', [...ASK, '--sources', 'L3 mlp']],
+  ['sources of the same head twice', 'INVALID_ARGUMENT', [...ASK, '--sources', 'L3H1,L3H1']],
+  ['sources of nothing', 'INVALID_ARGUMENT', [...ASK, '--sources', '']],
+  ['the lens of a wrong token', 'NOT_ONE_TOKEN', ['lens', DEMO_PROMPT, '--answer', ' xylophone']],
+  ['the lens of an empty prompt', 'PROMPT_EMPTY', ['lens', '']],
+  ['the lens behind the prompt', 'POSITION_RANGE', ['lens', DEMO_PROMPT, '--position', '15']],
   ['info of nothing', 'IO_ERROR', ['info', '--model', '/nonexistent']],
 ])('status 1 and a code: %s', async (_, code, args) => {
   const { status, stdout, stderr } = await cli(...args, '--quiet')
@@ -34,8 +41,12 @@ test.each<[string, string[], RegExp]>([
   ['no prompt', ['attribute', '--answer', ' Mary'], /missing required argument 'prompt'/],
   ['no answer', ['attribute', DEMO_PROMPT], /required option '--answer/],
   ['an option without its argument', ['attribute', DEMO_PROMPT, '--answer'], /argument missing/],
-  ['a choice that is none', [...ASK, '--unit', 'neuron'], /layer, head/],
-  ['a format that is none', [...ASK, '--format', 'xml'], /table, json, csv/],
+  ['a choice that is none', [...ASK, '--unit', 'expert'], /layer, head, neuron/],
+  ['a format that is none', [...ASK, '--format', 'xml'], /table, json, csv, arrow/],
+  ['a convention that is none', [...ASK, '--convention', 'captum'], /default, transformerlens/],
+  ['sources of another convention', [...ASK, '--sources', 'L3H1', '--convention', 'transformerlens'], /leave --convention out/],
+  ['tokens of another convention', [...ASK, '--tokens', '--convention', 'transformerlens'], /leave --convention out/],
+  ['two tables in one file', [...ASK, '--tokens', '--sources', 'L3H1', '--format', 'csv'], /not both/],
   ['a norm that is none', [...ASK, '--norm', 'full'], /frozen, none/],
   ['a number that is none', [...ASK, '--top', 'many'], /whole number/],
   ['zero threads', [...ASK, '--threads', '0'], /whole number/],
@@ -55,7 +66,7 @@ test.each<[string, string[], RegExp]>([
 test('--help and --version are no error', async () => {
   const { version } = readJson<{ version: string }>(ROOT, 'package.json')
   expect(await cli('--version')).toEqual({ status: 0, signal: null, stdout: `${version}\n`, stderr: '' })
-  for (const args of [['--help'], ['attribute', '--help'], ['info', '--help'], ['demo', '--help']]) {
+  for (const args of [['--help'], ['attribute', '--help'], ['lens', '--help'], ['info', '--help'], ['demo', '--help']]) {
     const { status, stdout, stderr } = await cli(...args)
     expect([status, stderr]).toEqual([0, ''])
     expect(stdout).toContain('Usage: logit-prism')

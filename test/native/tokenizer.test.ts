@@ -25,22 +25,25 @@ test('a text becomes the ids of its words behind a BOS token', async () => {
   expect([...encode('Mary xylophone', { prependBos: false })]).toEqual([id('Mary'), id('<unk>')])
 })
 
-test.each(['llama2_old', 'llama3', 'unigram_charsmap', 'wordpiece'])('ids and texts of %s are those of transformers', async (name) => {
-  const { kind, files, rows } = readJson<Case>(fixture('tokenizers'), `cases/${name}.json`)
-  const samples = readJson<string[]>(fixture('tokenizers'), 'samples.json')
-  const directory = mkdtempSync(join(tmpdir(), 'tokenizer-'))
-  try {
-    cpSync(fixture('gpt2'), directory, { recursive: true })
-    cpSync(join(fixture('tokenizers'), 'files', `${kind}.json`), join(directory, 'tokenizer.json'))
-    writeFileSync(join(directory, 'tokenizer_config.json'), JSON.stringify(files['tokenizer_config.json']))
-    const { tokenizer } = await open(directory)
-    const found = samples.map((text) => [...(tokenizer?.encode(text) ?? [])])
-    expect(found).toEqual(rows.map(({ front, ids }) => [...front, ...ids]))
-    expect(found.map((ids) => tokenizer?.decode(ids))).toEqual(rows.map(({ decoded }) => decoded))
-  } finally {
-    rmSync(directory, { recursive: true })
-  }
-})
+test.each(['llama2_old', 'llama3', 'unigram_charsmap', 'wordpiece'])(
+  'ids and texts of %s are those of transformers',
+  async (name) => {
+    const { kind, files, rows } = readJson<Case>(fixture('tokenizers'), `cases/${name}.json`)
+    const samples = readJson<string[]>(fixture('tokenizers'), 'samples.json')
+    const directory = mkdtempSync(join(tmpdir(), 'tokenizer-'))
+    try {
+      cpSync(fixture('gpt2'), directory, { recursive: true })
+      cpSync(join(fixture('tokenizers'), 'files', `${kind}.json`), join(directory, 'tokenizer.json'))
+      writeFileSync(join(directory, 'tokenizer_config.json'), JSON.stringify(files['tokenizer_config.json']))
+      const { tokenizer } = await open(directory)
+      const found = samples.map((text) => [...(tokenizer?.encode(text) ?? [])])
+      expect(found).toEqual(rows.map(({ front, ids }) => [...front, ...ids]))
+      expect(found.map((ids) => tokenizer?.decode(ids))).toEqual(rows.map(({ decoded }) => decoded))
+    } finally {
+      rmSync(directory, { recursive: true })
+    }
+  },
+)
 
 interface Case {
   readonly kind: string

@@ -1,0 +1,105 @@
+// The examples of README, one program: a section is quoted there between markers of its name, and what it prints below it.
+import { section } from './sections.js'
+
+section('attribute')
+import { Model } from 'logit-prism'
+
+await using model = await Model.demo() // or Model.load('path/to/checkpoint')
+
+const prompts = [
+  'When Mary and John went to the store, John gave a drink to',
+  'When Anna and Mark arrived at the park, Mark gave a ring to',
+]
+const targets = [
+  { answer: ' Mary', against: ' John' },
+  { answer: ' Anna', against: ' Mark' },
+]
+const result = await model.attribute(prompts, targets, { unit: 'head' })
+
+console.log(result.row(0).top(2)) // the heads that add most
+console.log(result.row(0).value('L3 mlp')) // works against the answer
+console.log(result.certified, result.total[0], result.measured[0])
+console.log(result.mean().find(({ label }) => label === 'L3H0')) // over both prompts
+section('neurons')
+const neurons = await model.attribute(prompts, targets, { unit: 'neuron', top: 3 })
+
+for (const { label, value } of neurons.row(0).byMagnitude(7)) console.log(label, value.toFixed(3))
+console.log(neurons.row(0).value('rest').toFixed(3)) // the neurons that are not among the strongest
+section('sources')
+const sources = await model.attributeSources(prompts, targets, { heads: ['L3H1', 'L2H0'] })
+
+console.log(sources.row(0).byMagnitude(2))
+console.log(sources.row(0).matrix) // [head, key_pos]; every row sums to its head's attribution
+section('lens')
+const lens = await model.logitLens(prompts, { targets, top: 1 })
+
+for (const { at, value, tokens, top } of lens.row(0)) {
+  const mary = tokens?.find(({ text }) => text === 'Mary')
+  console.log(at, value?.toFixed(2), mary?.rank, top?.[0]?.text)
+}
+section('top tokens')
+const tokens = await model.topTokens(prompts, { components: ['L3H0', 'L1H1'], k: 3, mask: 'special' })
+
+console.log(tokens)
+console.log(tokens.get(0, 'L3H0').raised[0])
+section('directions')
+const probes = [0, 1, 2].map((seed) => Float32Array.from({ length: model.config.dModel }, (_, i) => Math.cos(i * (seed + 1))))
+const read = await model.attributeDirections(prompts, probes, { at: 'blocks.2.hook_resid_mid' })
+
+console.log(read)
+const first = read.row(0).direction(2) // what every component adds to the third direction
+console.log(read.components[3]?.label, first[3], read.row(0).total[2], read.row(0).measured[2])
+section('run')
+import { Run } from 'logit-prism'
+
+const run = await model.run(prompts, {
+  cache: ['blocks.*.attn.hook_pattern', 'blocks.3.hook_resid_post', ...model.attributionHooks()],
+  logits: 'last',
+})
+const pattern = run.cache.get('blocks.3.attn.hook_pattern', 0)
+console.log(pattern) // of prompt 0
+console.log(pattern.at(1, 14, 2)) // head 1 looks from the last token at " Mary"
+
+const again = await run.attribute(targets) // every kept position, without running the model again
+const stack = await run.decompose({ unit: 'layer' }) // the vectors themselves
+console.log(again.rows.position.length, stack)
+
+await run.save('ioi.safetensors')
+run.close()
+const saved = await Run.load(model, 'ioi.safetensors')
+console.log(saved)
+saved.close()
+section('streams')
+function* pairs() {
+  for (const [a, b] of [
+    ['Mary', 'John'],
+    ['Anna', 'Mark'],
+    ['Emma', 'Paul'],
+    ['Laura', 'Jack'],
+  ] as const) {
+    const prompt = `When ${a} and ${b} went to the store, ${b} gave a drink to`
+    yield { prompt, target: { answer: ` ${a}`, against: ` ${b}` } }
+  }
+}
+
+for await (const batch of model.attributeStream(pairs(), { batchPrompts: 2 })) {
+  console.log(batch.firstPrompt, batch.row(0).value('L3H1').toFixed(3))
+}
+const summary = await model.attributeSummary(pairs(), { resamples: 2000, seed: 1, leading: 2 })
+console.log(summary.byMagnitude(2).map(({ label, mean, sameSign, stability }) => [label, mean.toFixed(2), sameSign, stability]))
+section('out')
+import { writeFileSync } from 'node:fs'
+import { tableToIPC } from 'apache-arrow' // npm install apache-arrow
+
+const table = await result.toArrow()
+console.log(
+  table.schema.fields.map(({ name }) => name),
+  table.numRows,
+)
+writeFileSync('ioi.arrow', tableToIPC(table, 'file')) // read by polars (read_ipc), pandas (read_feather), pyarrow
+writeFileSync('ioi.json', JSON.stringify(result))
+section('conventions')
+const theirs = await model.attribute(prompts, targets, { convention: 'transformerlens', prependBos: true })
+
+console.log(theirs.row(0).value('L3H1').toFixed(3), theirs.row(0).value('L3 attn_bias').toFixed(3))
+console.log(result.row(0).value('L3H1').toFixed(3), result.row(0).value('L3 attn_bias').toFixed(3))

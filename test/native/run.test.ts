@@ -134,7 +134,7 @@ test('what was not kept is named', async () => {
 
 test.each([
   ['parity/gptj', 'blocks.0.hook_resid_mid', /parallel/],
-  ['parity/llama', 'hook_pos_embed', /learned/],
+  ['parity/llama', 'hook_pos_embed', /positions/],
   ['parity/mixtral', 'blocks.1.mlp.hook_post', /expert/],
   ['parity/gpt2', 'blocks.0.mlp.hook_pre_linear', /gate/],
   ['parity/gpt2', 'blocks.0.attn.hook_rot_q', /rot/],

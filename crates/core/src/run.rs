@@ -43,6 +43,8 @@ pub struct Work<'a> {
     pub purpose: &'static str,
     /// Bytes of the whole result, which stays while chunks run.
     pub result_bytes: u64,
+    /// Whether the parts are copied into one whole at the end, beside which they lie for a moment.
+    pub is_merged: bool,
     /// Bytes that a chunk takes besides its forward pass and what attribution keeps.
     pub chunk_bytes: &'a (dyn Fn(&[Prompted]) -> u64 + Sync),
 }
@@ -87,6 +89,7 @@ pub fn attribute(
         chunk_tokens,
         purpose: "the forward pass and its result",
         result_bytes: memory::attributed(config, options.unit, n_rows(prompts)),
+        is_merged: true,
         chunk_bytes: &|chunk| memory::attributing(config, options.unit, n_rows(chunk)),
     };
     let parts = over_chunks(place, &work, job, |chunk| {
@@ -136,7 +139,7 @@ fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)
     loop {
         let chunks = plan(work.prompts, tokens);
         let largest = chunks.iter().map(needs).max().unwrap_or(0);
-        let merging = result; // the parts lie beside the whole that they are put together to, once no chunk runs
+        let merging = if work.is_merged { result } else { 0 };
         if largest.max(merging) <= available {
             let threads = usize::try_from(available / largest.max(1)).unwrap_or(usize::MAX);
             return Ok((chunks, threads.clamp(1, place.pool.current_num_threads())));

@@ -102,6 +102,7 @@ pub fn run(place: &Place, prompts: Vec<Prompted>, wanted: Wanted, chunk_tokens: 
         chunk_tokens,
         purpose: "the forward pass and what it keeps",
         result_bytes: bytes(&prompts),
+        is_merged: false,
         // cut out of the chunk's own before that is freed; and the stream that logits are read from
         chunk_bytes: &|chunk| {
             let tokens: usize = chunk.iter().map(|p| p.ids.len()).sum();

@@ -53,6 +53,7 @@ pub fn observe(
         chunk_tokens,
         purpose: "the attention patterns",
         result_bytes: prompts.iter().map(kept).sum(),
+        is_merged: false,
         chunk_bytes: &|chunk| chunk.iter().map(seen).sum(),
     };
     let parts = over_chunks(place, &work, job, |chunk| of_chunk(place.model, chunk, &points, &heads, job.cancel))?;

@@ -128,6 +128,7 @@ impl Session {
                 chunk_tokens: asked.chunk_tokens(),
                 purpose: "attribution by source position",
                 result_bytes: prompts.iter().map(values).sum(),
+                is_merged: true,
                 chunk_bytes: &|chunk| chunk.iter().map(kept).sum(),
             };
             let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
@@ -164,6 +165,7 @@ impl Session {
                 chunk_tokens: call.asked.chunk_tokens(),
                 purpose: "the logit lens",
                 result_bytes: (n_rows(&prompts) * n_states * (12 * call.top + 40)) as u64,
+                is_merged: true,
                 chunk_bytes: &|chunk| scan_bytes(config, n_rows(chunk) * n_states, call.top),
             };
             let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
@@ -203,6 +205,7 @@ impl Session {
                 chunk_tokens: call.asked.chunk_tokens(),
                 purpose: "the tokens of every component",
                 result_bytes: (n_rows(&prompts) * components.len() * 16 * call.k) as u64,
+                is_merged: true,
                 chunk_bytes: &|chunk| {
                     n_rows(chunk) as u64 * stack + scan_bytes(config, n_rows(chunk) * components.len(), 2 * call.k)
                 },
@@ -241,6 +244,7 @@ impl Session {
                 chunk_tokens: call.asked.chunk_tokens(),
                 purpose: "the directions",
                 result_bytes: (n_rows(&prompts) * 4 * n * (components.len() + 8)) as u64,
+                is_merged: true,
                 chunk_bytes: &|chunk| {
                     // the directions in f64, twice, and through an output matrix
                     let folded = n * (16 * config.d_model + 12 * config.n_heads * config.d_head);

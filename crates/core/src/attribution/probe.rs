@@ -67,7 +67,7 @@ impl Probed {
 /// `INVALID_ARGUMENT` where there are none, or their length is not a multiple, or a number is not finite.
 pub fn directions(flat: &[f32], d_model: usize) -> Result<Tensor> {
     let expected = format!("at least one direction of {d_model} finite numbers each, one after the other");
-    if flat.is_empty() || flat.len() % d_model != 0 {
+    if flat.is_empty() || !flat.len().is_multiple_of(d_model) {
         return Err(PrismError::argument("directions", format!("{} numbers", flat.len()), expected));
     }
     if flat.iter().any(|v| !v.is_finite()) {

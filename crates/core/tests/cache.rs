@@ -5,13 +5,14 @@ mod common;
 
 use common::*;
 use logit_prism_core::Result;
-use logit_prism_core::attribution::{Attribution, Convention, OnViolation, Options, Unit};
+use logit_prism_core::attribution::{Answer, Attribution, Convention, OnViolation, Options, Target, Unit};
 use logit_prism_core::cache::{Cache, Logits};
 use logit_prism_core::cancel::Cancel;
 use logit_prism_core::hook::{BlockPoint, Dim, HookPoint};
 use logit_prism_core::rows::Positions;
 use logit_prism_core::run::Job;
 use logit_prism_core::session::{LoadOptions, RunCall, Session};
+use logit_prism_core::tokenizer::{Prompt, Token};
 use serde_json::json as object;
 use std::path::Path;
 
@@ -597,4 +598,26 @@ fn python_reads_a_saved_run() {
     let files = [dir.join("run.safetensors"), fixture("gpt2").join("hooks.safetensors")];
     let status = std::process::Command::new(python).arg(fixture("read_run.py")).args(files).status().unwrap();
     assert!(status.success());
+}
+
+#[test]
+fn a_token_is_resolved_behind_a_text_as_in_a_call() {
+    let session = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/demo")).unwrap();
+    let points: Vec<String> =
+        session.attribution_points(Unit::Head, Convention::Default).iter().map(HookPoint::to_string).collect();
+    let text = Prompt::Text("When Mary and John went to the store, John gave a drink to".into());
+    let two = |token: &str| Target::Tokens { answer: Answer::Tokens(vec![Token::Text(token.into())]), against: None };
+    for (token, is_one) in [(" Mary", true), (" Mary Mary", false)] {
+        let mut whole = call(vec![vec![0]], vec![two(token)]);
+        whole.asked.prompts = vec![text.clone()];
+        let run = RunCall { asked: whole.asked.clone(), points: points.clone(), logits: Logits::None };
+        let cache = with_job(|job| session.run(&run, job)).unwrap();
+        let from_run = with_job(|job| session.attribute_run(&cache, &whole.targets, &whole.options, job));
+        let of_call = attribute(&session, &whole);
+        match is_one {
+            true => assert_eq!(from_run.unwrap().values, of_call.unwrap().values),
+            // the error says where the token was to stand: behind the prompt, not alone
+            false => assert_eq!(error(from_run).details(), error(of_call).details()),
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! on what is still to come, which drawing n out of n would need to know.
 
 use crate::error::{PrismError, Result};
+use crate::memory;
 use candle_core::{Device, Tensor};
 
 /// Running sums of some columns.
@@ -47,11 +48,12 @@ impl Summary {
     /// An empty summary of this many columns.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` for no resamples.
+    /// `INVALID_ARGUMENT` for no resamples, `MEMORY`.
     pub fn new(columns: usize, seed: u32, resamples: usize) -> Result<Self> {
         if resamples == 0 {
             return Err(PrismError::argument("resamples", 0, "a whole number from 1 on"));
         }
+        memory::check("the sums of the resamples", Summary::bytes(columns, resamples), None)?;
         let zeros = || vec![0.0; columns];
         Ok(Summary {
             columns,
@@ -67,9 +69,9 @@ impl Summary {
         })
     }
 
-    /// Bytes that a summary takes.
+    /// Bytes that a summary takes: the sums of the resamples, and their means when it is finished.
     pub fn bytes(columns: usize, resamples: usize) -> u64 {
-        8 * (columns as u64 * (4 + resamples as u64) + resamples as u64)
+        8 * (columns as u64 * (4 + 2 * resamples as u64) + resamples as u64)
     }
 
     /// How many rows and prompts it has seen.

@@ -192,7 +192,7 @@ pub fn load(path: &Path, model: &Transformer, fingerprint: &str, limit: Option<u
         prompts.push(prompt);
     }
     file.check_unchanged()?;
-    Ok(Cache { prompts, points, logits, parts, _held: None })
+    Ok(Cache { texts: vec![None; n], prompts, points, logits, parts, _held: None })
 }
 
 struct Reader<'a> {

@@ -62,6 +62,8 @@ pub struct Wanted {
 pub struct Cache {
     /// Prompts and the positions that were kept of them.
     pub prompts: Vec<Prompted>,
+    /// The texts of prompts that were given as text, where a token is to be resolved behind them; a file does not keep them.
+    pub texts: Vec<Option<String>>,
     /// The points that were asked for.
     pub points: BTreeSet<HookPoint>,
     /// The logits that were asked for.
@@ -111,7 +113,8 @@ pub fn run(place: &Place, prompts: Vec<Prompted>, wanted: Wanted, chunk_tokens: 
         },
     };
     let parts = over_chunks(place, &work, job, |chunk| part(model, chunk, &wanted, job.cancel))?;
-    Ok(Cache { prompts, points: wanted.points, logits: wanted.logits, parts, _held: None })
+    let texts = vec![None; prompts.len()];
+    Ok(Cache { prompts, texts, points: wanted.points, logits: wanted.logits, parts, _held: None })
 }
 
 /// Bytes of what is wanted of some prompts.

@@ -44,7 +44,9 @@ impl Session {
             let points = HookPoint::matching(&call.points, &self.transformer.config)?;
             let prompts = self.prepare(&call.asked, job)?;
             let wanted = cache::Wanted { points, logits: call.logits };
-            Ok(self.held(cache::run(&self.place(), prompts, wanted, call.asked.chunk_tokens(), job)?))
+            let mut cache = cache::run(&self.place(), prompts, wanted, call.asked.chunk_tokens(), job)?;
+            cache.texts = call.asked.prompts.iter().map(text_of).collect();
+            Ok(self.held(cache))
         })
     }
 
@@ -61,7 +63,11 @@ impl Session {
     ) -> Result<Attribution> {
         self.guarded(|| {
             check_top(options)?;
-            let prompts: Vec<Prompt> = cache.prompts.iter().map(|p| Prompt::Ids(p.ids.clone())).collect();
+            let prompt = |(p, text): (&Prompted, &Option<String>)| match text {
+                Some(text) => Prompt::Text(text.clone()),
+                None => Prompt::Ids(p.ids.clone()),
+            };
+            let prompts: Vec<Prompt> = cache.prompts.iter().zip(&cache.texts).map(prompt).collect();
             let targets = self.targets(targets, &prompts)?;
             cache.attribute(&self.transformer, &targets, options, self.memory_limit, job)
         })
@@ -275,6 +281,10 @@ impl Session {
     fn held(&self, cache: Cache) -> Cache {
         cache.held_by(&self.holdings, &self.transformer.config)
     }
+}
+
+fn text_of(prompt: &Prompt) -> Option<String> {
+    if let Prompt::Text(text) = prompt { Some(text.clone()) } else { None }
 }
 
 /// Bytes of a scan of the vocabulary for `n` vectors that keeps `k` tokens of each.

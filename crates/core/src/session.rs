@@ -9,6 +9,7 @@ use crate::fence::fenced;
 use crate::hook::HookPoint;
 use crate::memory;
 use crate::model::{self, Transformer};
+use crate::ops::Kernels;
 use crate::rows::Positions;
 use crate::run::{self, Job, Place, Work};
 use crate::tap::{Activations, Capture, Tap};
@@ -29,6 +30,8 @@ pub struct LoadOptions {
     pub allow_custom_regex: bool,
     /// Accept config keys that nobody knows.
     pub allow_unknown_config: bool,
+    /// Which bodies of the operations to run.
+    pub kernels: Kernels,
 }
 
 /// A loaded model.
@@ -106,10 +109,11 @@ impl Session {
         let tokenizer = Tokenizer::load(dir, config.bos_token, options.allow_custom_regex)?;
 
         let n_layers = config.n_layers;
-        let transformer = model::load(config, &checkpoint, &Device::Cpu, |layers| {
+        let mut transformer = model::load(config, &checkpoint, &Device::Cpu, |layers| {
             (job.progress)(layers, n_layers);
             job.cancel.check()
         })?;
+        transformer.kernels = options.kernels;
         let memory_limit = options.memory_limit.map(|limit| limit - weight_bytes);
         let poisoned = Mutex::new(None);
         Ok(Session { transformer, tokenizer, weight_bytes, checkpoint, config_bytes, pool, memory_limit, poisoned })

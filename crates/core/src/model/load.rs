@@ -11,6 +11,7 @@ use crate::config::{
     Stacking,
 };
 use crate::error::{PrismError, Result};
+use crate::ops::Kernels;
 use candle_core::{DType, Device, Tensor};
 
 /// Builds the model; `progress` is called with the layers done after each one.
@@ -38,7 +39,7 @@ pub fn load(
     let ln_final = loader.norm(layout.ln_final)?;
     let unembed = loader.unembed(&embed)?;
     checkpoint.finish(|name| layout.is_harmless(name, config.n_layers))?;
-    Ok(Transformer { embed, blocks, ln_final, unembed, device: device.clone(), config })
+    Ok(Transformer { embed, blocks, ln_final, unembed, device: device.clone(), kernels: Kernels::default(), config })
 }
 
 struct Loader<'a> {

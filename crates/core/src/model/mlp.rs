@@ -2,11 +2,12 @@
 //! router chooses: `Σ_e g_e E_e(x)`, and perhaps one that every token gets: `+ σ(x w) E(x)`.
 
 use super::Linear;
+use super::attention::Pass;
 use crate::config::{ClampedSwiglu, Gating};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::HookPoint;
-use crate::ops::Activation;
+use crate::ops::{self, Activation, Kernels};
 use crate::tap::Tap;
 use candle_core::{D, Tensor};
 
@@ -66,24 +67,25 @@ impl Mlp {
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn forward(&self, x: &Tensor, l: usize, tap: &mut Tap) -> Result<Tensor> {
-        let at = |point| HookPoint::Block(l, point);
+    pub fn forward(&self, x: &Tensor, pass: &Pass, tap: &mut Tap) -> Result<Tensor> {
+        let at = |point| HookPoint::Block(pass.layer, point);
+        let kernels = pass.kernels;
         match self {
             Mlp::Plain { input, activation, output } => {
-                let pre = tap.rows(at(MlpPre), input.forward(x)?)?;
-                output.forward(&tap.rows(at(MlpPost), activation.apply(&pre)?)?)
+                let pre = tap.rows(at(MlpPre), input.forward(x, kernels)?)?;
+                output.forward(&tap.rows(at(MlpPost), activation.apply(kernels, &pre)?)?, kernels)
             }
             Mlp::Gated(gated) => {
-                let (gate, up) = gated.gate_and_up(x)?;
+                let (gate, up) = gated.gate_and_up(x, kernels)?;
                 let gate = tap.rows(at(MlpPre), gate)?;
                 let up = tap.rows(at(MlpPreLinear), up)?;
-                gated.output.forward(&tap.rows(at(MlpPost), gated.hidden(&gate, &up)?)?)
+                gated.output.forward(&tap.rows(at(MlpPost), gated.hidden(&gate, &up, kernels)?)?, kernels)
             }
             Mlp::Experts(experts) => {
-                let gates = tap.rows(at(RouterWeights), experts.gates(x)?)?;
-                let mixed = experts.mixed(x, &gates)?;
+                let gates = tap.rows(at(RouterWeights), experts.gates(x, kernels)?)?;
+                let mixed = experts.mixed(x, &gates, kernels)?;
                 match &experts.shared {
-                    Some(shared) => Ok((mixed + shared.forward(x)?)?),
+                    Some(shared) => Ok((mixed + shared.forward(x, kernels)?)?),
                     None => Ok(mixed),
                 }
             }
@@ -93,41 +95,36 @@ impl Mlp {
 
 impl SharedExpert {
     /// `σ(x w) E(x)`
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let share = (self.score.forward(x)?.neg()?.exp()? + 1.0)?.recip()?;
-        Ok(self.expert.forward(x)?.broadcast_mul(&share)?)
+    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        let share = (self.score.forward(x, kernels)?.neg()?.exp()? + 1.0)?.recip()?;
+        Ok(self.expert.forward(x, kernels)?.broadcast_mul(&share)?)
     }
 }
 
 impl Gated {
     /// All of it, out of sight: an expert has no hook points of its own.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (gate, up) = self.gate_and_up(x)?;
-        self.output.forward(&self.hidden(&gate, &up)?)
+    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        let (gate, up) = self.gate_and_up(x, kernels)?;
+        self.output.forward(&self.hidden(&gate, &up, kernels)?, kernels)
     }
 
-    fn gate_and_up(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let both = self.gate_up.forward(x)?;
+    /// Views of one product.
+    fn gate_and_up(&self, x: &Tensor, kernels: Kernels) -> Result<(Tensor, Tensor)> {
+        let both = self.gate_up.forward(x, kernels)?;
         let d_mlp = both.dim(1)? / 2;
-        Ok((both.narrow(1, 0, d_mlp)?.contiguous()?, both.narrow(1, d_mlp, d_mlp)?.contiguous()?))
+        Ok((both.narrow(1, 0, d_mlp)?, both.narrow(1, d_mlp, d_mlp)?))
     }
 
     /// What multiplies W_out.
-    fn hidden(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-        let Some(ClampedSwiglu { alpha, limit }) = self.swiglu else {
-            return Ok((self.activation.apply(gate)? * up)?);
-        };
-        let gate = gate.minimum(limit)?;
-        let up = up.clamp(-limit, limit)?;
-        let sigmoid = ((&gate * -alpha)?.exp()? + 1.0)?.recip()?; // σ(alpha · gate)
-        Ok(((up + 1.0)? * (gate * sigmoid)?)?)
+    fn hidden(&self, gate: &Tensor, up: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        ops::gated(kernels, self.activation, self.swiglu, gate, up)
     }
 }
 
 impl Experts {
     /// The gate of every expert, 0 where it is not chosen: [rows, n_experts].
-    fn gates(&self, x: &Tensor) -> Result<Tensor> {
-        let logits: Vec<Vec<f32>> = self.router.forward(x)?.to_vec2()?;
+    fn gates(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        let logits: Vec<Vec<f32>> = self.router.forward(x, kernels)?.to_vec2()?;
         let gates: Vec<f32> = logits.iter().flat_map(|row| self.gates_of(row)).collect();
         Ok(Tensor::from_vec(gates, (logits.len(), self.experts.len()), x.device())?)
     }
@@ -148,7 +145,7 @@ impl Experts {
     }
 
     /// `Σ_e g_e E_e(x)`: every expert runs on the rows that chose it.
-    fn mixed(&self, x: &Tensor, gates: &Tensor) -> Result<Tensor> {
+    fn mixed(&self, x: &Tensor, gates: &Tensor, kernels: Kernels) -> Result<Tensor> {
         let host: Vec<Vec<f32>> = gates.to_vec2()?;
         let mut sum = x.zeros_like()?;
         for (e, expert) in self.experts.iter().enumerate() {
@@ -157,7 +154,7 @@ impl Experts {
                 continue;
             }
             let rows = Tensor::new(rows, x.device())?;
-            let out = expert.forward(&x.index_select(&rows, 0)?)?;
+            let out = expert.forward(&x.index_select(&rows, 0)?, kernels)?;
             let weight = gates.narrow(D::Minus1, e, 1)?.contiguous()?.index_select(&rows, 0)?;
             sum = sum.index_add(&rows, &out.broadcast_mul(&weight)?, 0)?;
         }

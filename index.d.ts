@@ -109,6 +109,7 @@ export interface NativeLoadOptions {
   memoryLimit?: number
   allowCustomRegex?: boolean
   allowUnknownConfig?: boolean
+  kernels?: 'fused' | 'plain'
 }
 
 /** What one prompt left behind. */

@@ -42,7 +42,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         products(&session, prompts * tokens, prompts);
         bare = bare.min(start.elapsed().as_secs_f64());
     }
-    println!("{prompts} x {tokens}: {:.1} ms, bare products {:.1} ms, {:.0} %", ours * 1e3, bare * 1e3, 100.0 * bare / ours);
+    println!(
+        "{prompts} x {tokens}: {:.1} ms, bare products {:.1} ms, {:.0} %",
+        ours * 1e3,
+        bare * 1e3,
+        100.0 * bare / ours
+    );
     Ok(())
 }
 
@@ -73,11 +78,25 @@ fn products(session: &Session, rows: usize, wanted: usize) {
                             // SAFETY: the buffers are as large as the largest product
                             unsafe {
                                 gemm::gemm(
-                                    rows, n, *k,
-                                    y.as_mut_ptr(), 1, n as isize, false,
-                                    x.as_ptr(), 1, *k as isize,
-                                    weights[l % 4 * k * n..].as_ptr(), 1, n as isize,
-                                    0.0, 1.0, false, false, false, gemm::Parallelism::None,
+                                    rows,
+                                    n,
+                                    *k,
+                                    y.as_mut_ptr(),
+                                    1,
+                                    n as isize,
+                                    false,
+                                    x.as_ptr(),
+                                    1,
+                                    *k as isize,
+                                    weights[l % 4 * k * n..].as_ptr(),
+                                    1,
+                                    n as isize,
+                                    0.0,
+                                    1.0,
+                                    false,
+                                    false,
+                                    false,
+                                    gemm::Parallelism::None,
                                 );
                             }
                         }

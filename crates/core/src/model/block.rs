@@ -6,6 +6,7 @@ use super::{Attention, Mlp, NormLayer};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::{BlockPoint, HookPoint};
+use crate::ops;
 use crate::tap::Tap;
 use candle_core::Tensor;
 
@@ -49,7 +50,7 @@ impl Block {
         }
         let written = self.written(&self.ln1_post, raw, pass, [Ln1PostScale, Ln1PostNormalized], tap)?;
         let attn_out = tap.rows(at(AttnOut), written)?;
-        let resid_mid = (&resid_pre + &attn_out)?;
+        let resid_mid = ops::add(pass.kernels, &resid_pre, &attn_out)?;
 
         let (read, stream) = match (self.parallel, &self.ln2) {
             (true, None) => (read, resid_mid), // both read the one norm
@@ -62,7 +63,7 @@ impl Block {
         let raw = self.mlp.forward(&read, pass, tap)?;
         let written = self.written(&self.ln2_post, raw, pass, [Ln2PostScale, Ln2PostNormalized], tap)?;
         let mlp_out = tap.rows(at(MlpOut), written)?;
-        tap.rows(at(ResidPost), (stream + mlp_out)?)
+        tap.rows(at(ResidPost), ops::add(pass.kernels, &stream, &mlp_out)?)
     }
 
     /// What each head adds to the stream, a norm after attention held at its scale: [rows, H, d_model].

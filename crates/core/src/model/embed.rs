@@ -5,7 +5,7 @@ use super::NormLayer;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::hook::HookPoint;
-use crate::ops::Kernels;
+use crate::ops::{self, Kernels};
 use crate::tap::Tap;
 use candle_core::Tensor;
 
@@ -40,6 +40,6 @@ impl Embed {
         let Some(table) = &self.positions else { return Ok(embed) };
         let pos_embed = table.index_select(&Tensor::new(positions, device)?, 0)?;
         let pos_embed = tap.rows(HookPoint::PosEmbed, pos_embed)?;
-        Ok((embed + pos_embed)?)
+        ops::add(kernels, &embed, &pos_embed)
     }
 }

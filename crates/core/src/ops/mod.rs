@@ -4,6 +4,7 @@
 //! `fused`: a kernel for the CPU, compiled for several instruction sets (`cpu/`).
 
 mod activation;
+mod add;
 mod attention;
 mod cpu;
 mod linear;
@@ -11,6 +12,7 @@ mod norm;
 mod rotary;
 
 pub use activation::{Activation, gated};
+pub use add::add;
 pub use attention::{ScoreRule, attend, mix, pattern, scores};
 pub use cpu::Isa;
 pub use linear::{linear, project};

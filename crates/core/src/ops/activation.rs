@@ -10,6 +10,7 @@ use crate::config::ClampedSwiglu;
 use crate::error::Result;
 use candle_core::Tensor;
 use serde::Serialize;
+use std::f32::consts::{FRAC_2_SQRT_PI, SQRT_2};
 
 /// An activation, named as in Hugging Face's `ACT2FN`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -189,7 +190,7 @@ impl Apply<'_> {
 /// `x σ(2u)`, for `(1 + tanh u) / 2 = σ(2u)`: nothing cancels where the result is small.
 #[inline(always)]
 fn gelu_new<S: Simd>(x: f32) -> f32 {
-    const TWICE_ROOT: f32 = 1.595_769_1; // 2 √(2/π)
+    const TWICE_ROOT: f32 = SQRT_2 * FRAC_2_SQRT_PI; // 2 √(2/π)
     let twice_u = TWICE_ROOT * x * S::mul_add(0.044_715 * x, x, 1.0);
     x * sigmoid::<S>(twice_u)
 }

@@ -62,7 +62,7 @@ impl<'a> Heads<'a> {
                 for queries in self.blocks() {
                     let seen = self.seen_by(&queries);
                     let scores = Grid { at: buffer.as_mut_ptr(), stride: seen.len(), seen: seen.clone() };
-                    self.scores_of(&q_numbers, q.stride, h, &keys, &alibi, &queries, &scores);
+                    self.scores_of((&q_numbers, q.stride), h, &keys, &alibi, &queries, &scores);
                     self.softmax(h, &queries, &scores, &scores);
                     self.mix_into(place, h, &queries, &scores, (&v_numbers, v.stride, g));
                 }
@@ -90,7 +90,7 @@ impl<'a> Heads<'a> {
                             .fill(f32::NEG_INFINITY);
                     }
                     let part = whole.narrowed(self.seen_by(&queries));
-                    self.scores_of(&q_numbers, q.stride, h, &keys, &alibi, &queries, &part);
+                    self.scores_of((&q_numbers, q.stride), h, &keys, &alibi, &queries, &part);
                 }
             }
         });
@@ -168,26 +168,32 @@ impl<'a> Heads<'a> {
         self.rule.alibi.as_ref().map(|alibi| alibi_of_head(alibi, h, self.n_key))
     }
 
-    /// Keys of one head as [e, key_pos].
+    /// Keys of one head as [e, key_pos], each row a line further apart than it need be: rows that lie a power of two
+    /// apart would share few places of the first cache.
     fn transposed(&self, k: &[f32], stride: usize, g: usize) -> Vec<f32> {
-        let mut keys = vec![0.0; self.e * self.n_key];
-        // 16 keys at a time: as many lines are open at once as the first cache holds
-        for first in (0..self.n_key).step_by(16) {
-            for key in first..self.n_key.min(first + 16) {
-                for (i, x) in k[key * stride + g * self.e..][..self.e].iter().enumerate() {
-                    keys[i * self.n_key + key] = *x;
+        const LINE: usize = 16;
+        let row = self.key_row();
+        let mut keys = vec![0.0; self.e * row];
+        for first in (0..self.n_key).step_by(LINE) {
+            let last = self.n_key.min(first + LINE);
+            for i in 0..self.e {
+                for (key, to) in (first..last).zip(&mut keys[i * row + first..]) {
+                    *to = k[key * stride + g * self.e + i];
                 }
             }
         }
         keys
     }
 
+    /// From one row of the transposed keys to the next.
+    fn key_row(&self) -> usize {
+        self.n_key + 16
+    }
+
     /// Scores of a block, finished but for the softmax where a query sees a key; −∞ or as before elsewhere.
-    #[allow(clippy::too_many_arguments)]
     fn scores_of(
         &self,
-        q: &[f32],
-        q_row: usize,
+        (q, q_row): (&[f32], usize),
         h: usize,
         keys: &[f32],
         alibi: &Option<Vec<f32>>,
@@ -201,7 +207,7 @@ impl<'a> Heads<'a> {
             x: q[queries.start * q_row + h * self.e..].as_ptr(),
             x_row: q_row,
             w: keys[scores.seen.start..].as_ptr(),
-            w_row: self.n_key,
+            w_row: self.key_row(),
             y: scores.at,
             y_row: scores.stride,
             add: false,

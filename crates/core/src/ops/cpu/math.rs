@@ -1,7 +1,11 @@
 //! Functions of one number that vectorise: no branches, no tables, no library calls. The polynomials are Cephes'
 //! (S. Moshier, single precision); errors against f64 are in the tests.
 
+// as they are published; the compiler rounds them
+#![allow(clippy::excessive_precision)]
+
 use super::simd::Simd;
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LOG2_E};
 
 /// `Σ c_i x^(n−1−i)`, the highest power first.
 #[inline(always)]
@@ -21,7 +25,7 @@ pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
     // beyond these the result is infinity or 0 anyway; comparisons let NaN through
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
-    let shifted = S::mul_add(x, std::f32::consts::LOG2_E, ROUND);
+    let shifted = S::mul_add(x, LOG2_E, ROUND);
     let n = shifted - ROUND;
     // ln 2 in two parts, the first short enough that its product is exact
     let r = S::mul_add(n, -0.693_359_375, x);
@@ -59,11 +63,11 @@ pub(crate) fn tanh<S: Simd>(x: f32) -> f32 {
 /// `Φ(x) = (1 + erf(x / √2)) / 2`, the normal distribution, without cancellation where it is small.
 #[inline(always)]
 pub(crate) fn normal_cdf<S: Simd>(x: f32) -> f32 {
-    let z = x * std::f32::consts::FRAC_1_SQRT_2;
+    let z = x * FRAC_1_SQRT_2;
     let square = 0.5 * x * x;
     let erf = z * polynomial::<S, 7>(
         square,
-        [7.853_861e-5, -8.010_194e-4, 5.188_327e-3, -2.685_381e-2, 1.128_358_5e-1, -3.761_262_6e-1, 1.128_379_2],
+        [7.853_861e-5, -8.010_194e-4, 5.188_327e-3, -2.685_381e-2, 1.128_358_5e-1, -3.761_262_6e-1, FRAC_2_SQRT_PI],
     );
     let inverse = 1.0 / z.abs();
     let y = inverse * inverse;

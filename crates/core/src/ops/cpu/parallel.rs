@@ -42,6 +42,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init)]
     fn parts_make_up_the_whole() {
         assert_eq!(ranges(100, 1, 1), [0..100]); // no pool
         let pool = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();

@@ -165,104 +165,82 @@ mod x86 {
         kernel.run::<Avx512>()
     }
 
-    #[derive(Clone, Copy)]
-    pub(super) struct Avx2;
-    #[derive(Clone, Copy)]
-    pub(super) struct Avx512;
-
-    /// −1 in the lanes to touch: 8 − n numbers from the end of the first half on.
+    /// −1 in the lanes to touch: `8 − n` numbers from the end of the first half on.
     static MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
 
-    // SAFETY, for every block below: `Isa::run` was entered with these features; pointers are the caller's
-    impl Simd for Avx2 {
-        type V = __m256;
-        const LANES: usize = 8;
-        const TILE: (usize, usize) = (4, 3);
-        #[inline(always)]
-        fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
-        }
-        #[inline(always)]
-        unsafe fn zero() -> Self::V {
-            unsafe { _mm256_setzero_ps() }
-        }
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> Self::V {
-            unsafe { _mm256_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self::V {
-            unsafe { _mm256_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, v: Self::V) {
-            unsafe { _mm256_storeu_ps(to, v) }
-        }
-        #[inline(always)]
-        unsafe fn load_first(from: *const f32, n: usize) -> Self::V {
-            unsafe { _mm256_maskload_ps(from, _mm256_loadu_si256(MASKS.as_ptr().add(8 - n).cast())) }
-        }
-        #[inline(always)]
-        unsafe fn store_first(to: *mut f32, v: Self::V, n: usize) {
-            unsafe { _mm256_maskstore_ps(to, _mm256_loadu_si256(MASKS.as_ptr().add(8 - n).cast()), v) }
-        }
-        #[inline(always)]
-        unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
-            unsafe { _mm256_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-            unsafe { _mm256_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        fn prefetch(at: *const f32) {
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-        }
+    /// The first n of 8 lanes.
+    #[inline(always)]
+    unsafe fn mask(n: usize) -> __m256i {
+        // SAFETY: n is at most 8, the caller has AVX2
+        unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - n).cast()) }
     }
 
-    impl Simd for Avx512 {
-        type V = __m512;
-        const LANES: usize = 16;
-        const TILE: (usize, usize) = (8, 3);
-        #[inline(always)]
-        fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-            a.mul_add(b, c)
-        }
-        #[inline(always)]
-        unsafe fn zero() -> Self::V {
-            unsafe { _mm512_setzero_ps() }
-        }
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> Self::V {
-            unsafe { _mm512_set1_ps(x) }
-        }
-        #[inline(always)]
-        unsafe fn load(from: *const f32) -> Self::V {
-            unsafe { _mm512_loadu_ps(from) }
-        }
-        #[inline(always)]
-        unsafe fn store(to: *mut f32, v: Self::V) {
-            unsafe { _mm512_storeu_ps(to, v) }
-        }
-        #[inline(always)]
-        unsafe fn load_first(from: *const f32, n: usize) -> Self::V {
-            unsafe { _mm512_maskz_loadu_ps(0xFFFFu16 >> (16 - n), from) }
-        }
-        #[inline(always)]
-        unsafe fn store_first(to: *mut f32, v: Self::V, n: usize) {
-            unsafe { _mm512_mask_storeu_ps(to, 0xFFFFu16 >> (16 - n), v) }
-        }
-        #[inline(always)]
-        unsafe fn add(a: Self::V, b: Self::V) -> Self::V {
-            unsafe { _mm512_add_ps(a, b) }
-        }
-        #[inline(always)]
-        unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-            unsafe { _mm512_fmadd_ps(a, b, c) }
-        }
-        #[inline(always)]
-        fn prefetch(at: *const f32) {
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-        }
+    /// An instruction set by its instructions.
+    macro_rules! instructions {
+        (
+            $name:ident: $v:ty, $lanes:literal, $tile:expr, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident,
+            $fma:ident, |$from:ident, $n:ident| $load_first:expr, |$to:ident, $value:ident, $m:ident| $store_first:expr
+        ) => {
+            #[derive(Clone, Copy)]
+            pub(super) struct $name;
+
+            // every block: `Isa::run` was entered with these features, and pointers are the caller's
+            #[allow(clippy::undocumented_unsafe_blocks)]
+            impl Simd for $name {
+                type V = $v;
+                const LANES: usize = $lanes;
+                const TILE: (usize, usize) = $tile;
+                #[inline(always)]
+                fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+                    a.mul_add(b, c)
+                }
+                #[inline(always)]
+                unsafe fn zero() -> $v {
+                    unsafe { $zero() }
+                }
+                #[inline(always)]
+                unsafe fn splat(x: f32) -> $v {
+                    unsafe { $splat(x) }
+                }
+                #[inline(always)]
+                unsafe fn load(from: *const f32) -> $v {
+                    unsafe { $load(from) }
+                }
+                #[inline(always)]
+                unsafe fn store(to: *mut f32, v: $v) {
+                    unsafe { $store(to, v) }
+                }
+                #[inline(always)]
+                unsafe fn load_first($from: *const f32, $n: usize) -> $v {
+                    unsafe { $load_first }
+                }
+                #[inline(always)]
+                unsafe fn store_first($to: *mut f32, $value: $v, $m: usize) {
+                    unsafe { $store_first }
+                }
+                #[inline(always)]
+                unsafe fn add(a: $v, b: $v) -> $v {
+                    unsafe { $add(a, b) }
+                }
+                #[inline(always)]
+                unsafe fn fma(a: $v, b: $v, c: $v) -> $v {
+                    unsafe { $fma(a, b, c) }
+                }
+                #[inline(always)]
+                fn prefetch(at: *const f32) {
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+                }
+            }
+        };
     }
+
+    instructions!(
+        Avx2: __m256, 8, (4, 3), _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
+        _mm256_fmadd_ps, |from, n| _mm256_maskload_ps(from, mask(n)), |to, v, n| _mm256_maskstore_ps(to, mask(n), v)
+    );
+    instructions!(
+        Avx512: __m512, 16, (8, 3), _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
+        _mm512_fmadd_ps, |from, n| _mm512_maskz_loadu_ps(0xFFFFu16 >> (16 - n), from),
+        |to, v, n| _mm512_mask_storeu_ps(to, 0xFFFFu16 >> (16 - n), v)
+    );
 }

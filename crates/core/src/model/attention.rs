@@ -8,7 +8,7 @@ use crate::hook::BlockPoint::*;
 use crate::hook::HookPoint;
 use crate::ops::{self, Angles, Kernels, ScoreRule};
 use crate::tap::Tap;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::ops::Range;
 
 /// The attention of one block.
@@ -207,14 +207,12 @@ pub struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(model: &Transformer, batch: &'a Batch, layer: usize) -> Result<Self> {
-        let angles = model.blocks[layer].attention.rotary.as_ref().map(|rotary| {
-            let length = |i| batch.start(i) + batch.rows(i).len();
-            let of_segment = |i| Angles::new(rotary, batch.start(i), length(i), &model.device);
-            Angles::cat(&(0..batch.active(layer)).map(of_segment).collect::<Result<Vec<_>>>()?)
-        });
+    /// `tables` holds the angles of the layers before: most layers turn alike.
+    pub(super) fn new(model: &'a Transformer, batch: &'a Batch, layer: usize, tables: &mut Tables<'a>) -> Result<Self> {
+        let rotary = model.blocks[layer].attention.rotary.as_ref();
+        let angles = rotary.map(|rotary| tables.of(rotary, batch, layer, &model.device)).transpose()?;
         let is_last = layer + 1 == model.blocks.len();
-        Ok(Pass { batch, layer, kernels: model.kernels, is_last, angles: angles.transpose()?, whole: Vec::new() })
+        Ok(Pass { batch, layer, kernels: model.kernels, is_last, angles, whole: Vec::new() })
     }
 
     /// All keys and values that segment `i` attends to, from position 0 on: [key_pos, G, e] each. Segments come in
@@ -237,6 +235,24 @@ impl<'a> Pass<'a> {
         let whole = (k?, v?);
         self.whole.push(whole.clone());
         Ok(whole)
+    }
+}
+
+/// Angles of a batch's rows, by rotary positions and number of segments under way.
+#[derive(Default)]
+pub(super) struct Tables<'a>(Vec<(&'a Rotary, usize, Angles)>);
+
+impl<'a> Tables<'a> {
+    fn of(&mut self, rotary: &'a Rotary, batch: &Batch, layer: usize, device: &Device) -> Result<Angles> {
+        let active = batch.active(layer);
+        if let Some((.., angles)) = self.0.iter().find(|(other, n, _)| (*other, *n) == (rotary, active)) {
+            return Ok(angles.clone());
+        }
+        let length = |i| batch.start(i) + batch.rows(i).len();
+        let of_segment = |i| Angles::new(rotary, batch.start(i), length(i), device);
+        let angles = Angles::cat(&(0..active).map(of_segment).collect::<Result<Vec<_>>>()?)?;
+        self.0.push((rotary, active, angles.clone()));
+        Ok(angles)
     }
 }
 

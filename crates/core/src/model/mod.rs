@@ -30,7 +30,7 @@ use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
 use crate::ops::{self, Kernels};
 use crate::tap::Tap;
-use attention::Pass;
+use attention::{Pass, Tables};
 use candle_core::{Device, Tensor};
 use std::ops::Range;
 
@@ -89,14 +89,14 @@ impl Transformer {
     /// `ABORTED` between two layers, `NOT_FINITE` with the first layer whose output was not (its prompt is the index of
     /// the segment), `INTERNAL`.
     pub fn forward(&self, batch: &Batch, tap: &mut Tap) -> Result<Output> {
-        let mut under_way = None;
+        let (mut under_way, mut tables) = (None, Tables::default());
         for (l, block) in self.blocks.iter().enumerate() {
             tap.cancel.check()?;
             let Some(x) = self.enter(under_way, batch, l, tap)? else {
                 under_way = None; // every segment enters at a later layer
                 continue;
             };
-            let mut pass = Pass::new(self, batch, l)?;
+            let mut pass = Pass::new(self, batch, l, &mut tables)?;
             let x = block.forward(x, &mut pass, tap)?;
             let resid_post = HookPoint::Block(l, BlockPoint::ResidPost);
             check_finite(

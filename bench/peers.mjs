@@ -89,7 +89,10 @@ for (const [shape, batch] of Object.entries(SHAPES)) {
   const [a, b] = [await ours.call({ prompts: batch, rows: true }), await torch.call({ prompts: batch, rows: true })]
   const apart = distance(a.rows, b.rows)
   assert.ok(apart <= 1e-4, `${shape}: outputs differ by ${apart}`)
-  const [seconds, cpu] = [{ ours: [], torch: [] }, { ours: [], torch: [] }]
+  const [seconds, cpu] = [
+    { ours: [], torch: [] },
+    { ours: [], torch: [] },
+  ]
   for (let round = 0; round < rounds; round++) {
     // the order is rotated: who goes second finds other caches
     for (const name of round % 2 ? ['ours', 'torch'] : ['torch', 'ours']) {

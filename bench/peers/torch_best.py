@@ -5,9 +5,9 @@ attention, tanh gelu in one kernel), and nothing kept but z and the MLP's output
 through W_O first, so no head's write is formed; no logits but those of answer and against; prompts in buckets of one
 length, so that nothing is padded.
 
-Usage: torch_best.py CHECKPOINT THREADS. Every line of stdin is a call, {"prompts": [[id, …], …], "answer": id, "against":
-id, "rows": whether they are wanted}; every line of stdout an answer, {"seconds": …, "cpu": seconds of all threads, "rows": [[attribution, …], …] or null,
-"peak": bytes}.
+Usage: torch_best.py CHECKPOINT THREADS. Every line of stdin is a call, {"prompts": [[id, …], …], "answer": id, "against": id,
+"rows": whether they are wanted}; every line of stdout an answer, {"seconds": …, "cpu": seconds of all threads, "rows":
+[[attribution, …], …] or null, "peak": bytes}.
 """
 
 import json

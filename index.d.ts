@@ -284,6 +284,7 @@ export interface NativeLoadOptions {
   memoryLimit?: number
   allowCustomRegex?: boolean
   allowUnknownConfig?: boolean
+  kernels?: 'fused' | 'plain'
 }
 
 /** Which positions: `of` for every prompt, or `perPrompt`, or by name. */

@@ -50,6 +50,11 @@ export interface LoadOptions extends CallOptions {
   readonly allowCustomRegex?: boolean
   /** Accept config keys that nothing here knows; they are recorded in `config.unknownKeys`. */
   readonly allowUnknownConfig?: boolean
+  /**
+   * What the forward pass is made of, for tests and diagnosis: kernels for this machine's CPU (`'fused'`, the default), or
+   * a general library's operations (`'plain'`), many times slower. Numbers agree up to rounding.
+   */
+  readonly kernels?: 'fused' | 'plain'
 }
 
 /** A norm: (x − mean) / s for `layerNorm`, x / s for `rmsNorm`, times γ, plus β if it has a bias. */
@@ -225,7 +230,8 @@ export interface DirectionsOptions extends PromptOptions {
 }
 
 const LOAD_OPTIONS = [
-  'device', 'dtype', 'threads', 'memoryLimit', 'allowCustomRegex', 'allowUnknownConfig', ...CALL_OPTIONS,
+  'device', 'dtype', 'threads', 'memoryLimit', 'allowCustomRegex', 'allowUnknownConfig', 'kernels',
+  ...CALL_OPTIONS,
 ] as const // prettier-ignore
 const ATTRIBUTE_OPTIONS = [...ATTRIBUTING_OPTIONS, ...PROMPT_OPTIONS] as const
 
@@ -282,14 +288,15 @@ export class Model implements AsyncDisposable {
     if (typeof directory !== 'string' || directory === '')
       throw invalidArgument('path', String(path), 'the path of a directory, or its file: URL')
     checkDevice(options.device, options.dtype)
-    const allowed = {
+    const fixed = {
+      kernels: oneOf('kernels', options.kernels, ['fused', 'plain'], 'fused'),
       allowCustomRegex: optionalFlag('allowCustomRegex', options.allowCustomRegex) ?? false,
       allowUnknownConfig: optionalFlag('allowUnknownConfig', options.allowUnknownConfig) ?? false,
     }
     const threads = wholeNumber('threads', options.threads, 1, 1024)
     const memoryLimit = wholeNumber('memoryLimit', options.memoryLimit, 1, Number.MAX_SAFE_INTEGER)
     const limits = { ...(threads === undefined ? {} : { threads }), ...(memoryLimit === undefined ? {} : { memoryLimit }) }
-    const model = await call(options, (cancel, report) => loadModel(directory, { ...allowed, ...limits }, cancel, report))
+    const model = await call(options, (cancel, report) => loadModel(directory, { ...fixed, ...limits }, cancel, report))
     return new Model(model)
   }
 

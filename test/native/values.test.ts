@@ -126,6 +126,16 @@ test('neither the batch around a prompt, nor the threads, nor how it is cut chan
   }
 })
 
+test('kernels and plain operations agree, and are not the same', async () => {
+  const { prompts } = reference('gpt2')
+  const run = async (kernels: 'fused' | 'plain') =>
+    (await open(fixture('gpt2'), { kernels })).attribute(prompts, { answer: 6, against: 5 })
+  const [fused, plain] = await Promise.all([run('fused'), run('plain')])
+  const apart = fused.values.map((value, i) => Math.abs(value - (plain.values[i] ?? 9)))
+  expect(Math.max(...apart)).toBeLessThan(1e-5)
+  expect(Math.max(...apart)).toBeGreaterThan(0) // rounded otherwise: the option is heard
+})
+
 test('the same call twice is bitwise equal', async () => {
   const model = await Model.demo()
   const prompts = Array.from({ length: 40 }, (_, i) => Array.from({ length: 1 + i }, (_, t) => (i * 31 + t * 7) % 342))

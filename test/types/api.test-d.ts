@@ -60,7 +60,7 @@ test('load: its options, and nothing else', () => {
   expectTypeOf(Model.load).returns.resolves.toEqualTypeOf<Model>()
   expectTypeOf(Model.demo).parameters.toEqualTypeOf<[options?: LoadOptions | undefined]>()
   expectTypeOf<keyof LoadOptions>().toEqualTypeOf<
-    'device' | 'dtype' | 'threads' | 'memoryLimit' | 'allowCustomRegex' | 'allowUnknownConfig' | 'signal' | 'onProgress'
+    'device' | 'dtype' | 'threads' | 'memoryLimit' | 'allowCustomRegex' | 'allowUnknownConfig' | 'kernels' | 'signal' | 'onProgress'
   >()
   expectTypeOf<{ device: 'cpu' }>().toExtend<LoadOptions>()
   expectTypeOf<{ device: 'cuda:1' }>().toExtend<LoadOptions>()

@@ -62,6 +62,7 @@ test.each<[string, unknown]>([
   ['memoryLimit', '1GB'],
   ['allowCustomRegex', 1],
   ['allowUnknownConfig', 'yes'],
+  ['kernels', 'fast'],
   ['signal', {}],
   ['onProgress', 'tell'],
 ])('load refuses %s: %j', async (argument, value) => {

@@ -85,12 +85,13 @@ pub struct Tap<'a> {
     /// Stops the pass at the next layer.
     pub cancel: &'a Cancel,
     kept: Activations,
+    narrowed: bool,
 }
 
 impl<'a> Tap<'a> {
     /// Keeps what `capture` names.
     pub fn new(capture: &'a Capture, cancel: &'a Cancel) -> Self {
-        Tap { capture, cancel, kept: Activations::default() }
+        Tap { capture, cancel, kept: Activations::default(), narrowed: false }
     }
 
     /// Whether a point has to be formed.
@@ -101,6 +102,21 @@ impl<'a> Tap<'a> {
     /// The row of the batch that is kept as number `kept`.
     pub fn row(&self, kept: usize) -> usize {
         self.capture.rows[kept] as usize
+    }
+
+    /// The kept rows of the batch, rising.
+    pub fn kept_rows(&self) -> &[u32] {
+        &self.capture.rows
+    }
+
+    /// From here on values hold the kept rows only.
+    pub fn narrow(&mut self) {
+        self.narrowed = true;
+    }
+
+    /// Whether values hold the kept rows only.
+    pub fn is_narrowed(&self) -> bool {
+        self.narrowed
     }
 
     /// Passes a value [rows under way, …] through its point.
@@ -140,11 +156,19 @@ impl<'a> Tap<'a> {
         Ok(value)
     }
 
-    /// The kept rows of a value [rows under way, …].
+    /// The kept rows of a value that holds the rows under way, or by now the kept ones only.
     ///
     /// # Errors
     /// `INTERNAL` where the value is not of that shape.
     pub fn select(&self, value: &Tensor) -> Result<Tensor> {
+        if self.narrowed { Ok(value.clone()) } else { self.of_all(value) }
+    }
+
+    /// The kept rows of a value [rows under way, …].
+    ///
+    /// # Errors
+    /// `INTERNAL` where the value is not of that shape.
+    pub fn of_all(&self, value: &Tensor) -> Result<Tensor> {
         let under_way = value.dim(0)? as u32;
         let rows: Vec<u32> = self.capture.rows.iter().copied().filter(|r| *r < under_way).collect();
         if rows.len() == under_way as usize {

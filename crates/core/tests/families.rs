@@ -17,14 +17,16 @@ use std::collections::BTreeSet;
 const TOLERANCE: f64 = 2e-5;
 
 fn check(name: &str) {
-    let session = load(&fixture(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let reference = json(&fixture(name).join("reference.json"));
-    let mut worst = last_positions(&session, &reference).max(first_prompt(&session, &reference));
-    worst = worst.max(every_position(&session, &reference));
-    if fixture(name).join("hooks.safetensors").exists() {
-        worst = worst.max(hooks(&session, &reference, name));
+    for session in load_both(&fixture(name)) {
+        let session = session.unwrap_or_else(|e| panic!("{name}: {e}"));
+        let reference = json(&fixture(name).join("reference.json"));
+        let mut worst = last_positions(&session, &reference).max(first_prompt(&session, &reference));
+        worst = worst.max(every_position(&session, &reference));
+        if fixture(name).join("hooks.safetensors").exists() {
+            worst = worst.max(hooks(&session, &reference, name));
+        }
+        println!("{name}, {:?}: largest error {worst:.1e}", session.transformer.kernels);
     }
-    println!("{name}: largest error {worst:.1e}");
 }
 
 /// What the reference says of a component; `at` picks the row from whatever it holds per component.

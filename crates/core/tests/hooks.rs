@@ -40,10 +40,13 @@ fn size(dim: Dim, config: &ModelConfig, n_pos: usize) -> usize {
 }
 
 fn check(name: &str) {
-    let session = load(&fixture(name)).unwrap();
+    load_both(&fixture(name)).into_iter().for_each(|session| check_session(&session.unwrap(), name));
+}
+
+fn check_session(session: &Session, name: &str) {
     let config = &session.transformer.config;
     let expected = read_tensors(&fixture(name).join("hooks.safetensors"));
-    let names = names(&session);
+    let names = names(session);
     for (i, prompt) in prompts(name).into_iter().take(2).enumerate() {
         let in_fixture: BTreeSet<String> =
             expected.keys().filter_map(|k| k.strip_prefix(&format!("{i}/"))).map(String::from).collect();

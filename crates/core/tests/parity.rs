@@ -13,11 +13,13 @@ use serde_json::Value;
 const TOLERANCE: f64 = 1e-5;
 
 fn check(name: &str) {
-    let session = load(&fixture(name)).unwrap();
-    let reference = json(&fixture(name).join("reference.json"));
-    last_positions(&session, &reference);
-    first_prompt(&session, &reference);
-    every_position(&session, &reference);
+    for session in load_both(&fixture(name)) {
+        let session = session.unwrap();
+        let reference = json(&fixture(name).join("reference.json"));
+        last_positions(&session, &reference);
+        first_prompt(&session, &reference);
+        every_position(&session, &reference);
+    }
 }
 
 fn last_positions(session: &Session, reference: &Value) {

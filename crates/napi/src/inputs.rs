@@ -5,6 +5,7 @@ use logit_prism_core::PrismError;
 use logit_prism_core::attribution::lens::LensNorm;
 use logit_prism_core::attribution::{Against, Answer, Convention, NormTreatment, OnViolation, Options, Target, Unit};
 use logit_prism_core::cache::Logits;
+use logit_prism_core::ops::Kernels;
 use logit_prism_core::rows::Positions;
 use logit_prism_core::session::{Asked, Call, LensCall, LoadOptions, ProbeCall, RunCall, SourcesCall, TopTokensCall};
 use logit_prism_core::tokenizer::{Prompt, Token};
@@ -18,6 +19,8 @@ pub struct NativeLoadOptions {
     pub memory_limit: Option<f64>,
     pub allow_custom_regex: Option<bool>,
     pub allow_unknown_config: Option<bool>,
+    #[napi(ts_type = "'fused' | 'plain'")]
+    pub kernels: Option<String>,
 }
 
 /// Text, or ids to run verbatim.
@@ -132,13 +135,16 @@ pub struct NativeProbeCall {
 
 type Parsed<T> = logit_prism_core::Result<T>;
 
-pub fn load_options(options: NativeLoadOptions) -> LoadOptions {
-    LoadOptions {
+pub fn load_options(options: NativeLoadOptions) -> Parsed<LoadOptions> {
+    let kernels = [("fused", Kernels::default()), ("plain", Kernels::Plain)];
+    let kernels = options.kernels.map(|name| one_of("kernels", &name, &kernels));
+    Ok(LoadOptions {
         threads: options.threads.map(|n| n as usize),
         memory_limit: options.memory_limit.map(|bytes| bytes as u64),
         allow_custom_regex: options.allow_custom_regex.unwrap_or(false),
         allow_unknown_config: options.allow_unknown_config.unwrap_or(false),
-    }
+        kernels: kernels.transpose()?.unwrap_or_default(),
+    })
 }
 
 pub fn call(call: NativeCall) -> Parsed<Call> {

@@ -33,7 +33,7 @@ pub fn load_model<'env>(
 ) -> Result<Object<'env>> {
     let options = inputs::load_options(options);
     let control = Control::new(cancel, progress)?;
-    let work = move || control.run(|job| Session::load(&locate(&path)?, &options, job));
+    let work = move || control.run(|job| Session::load(&locate(&path)?, &options?, job));
     promise(env, work, |session| NativeModel { session: Mutex::new(Some(Arc::new(session))) })
 }
 

@@ -14,7 +14,7 @@ use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
 use crate::model::Block;
-use crate::ops;
+use crate::ops::{self, Kernels};
 use crate::tap::Activations;
 use candle_core::D;
 
@@ -56,7 +56,7 @@ pub(super) fn common_value(block: &Block) -> Result<Option<Vec<f64>>> {
     let beta = block.ln1.as_ref().and_then(|ln1| ln1.beta.as_ref());
     let through = beta.map(|beta| -> Result<_> {
         let weight = attention.qkv.weight.narrow(1, start, width)?.contiguous()?;
-        Ok(ops::linear(&beta.unsqueeze(0)?, &weight, None)?.squeeze(0)?)
+        Ok(ops::linear(Kernels::Plain, &beta.unsqueeze(0)?, &weight, None)?.squeeze(0)?)
     });
     let common = match (through.transpose()?, bias) {
         (Some(through), Some(bias)) => Some((through + bias)?),

@@ -110,14 +110,13 @@ pub fn lens(
         states.iter().map(|p| Ok(observed.activations.kept(*p)?.unsqueeze(1)?)).collect::<Result<Vec<_>>>()?;
     let streams = Tensor::cat(&streams, 1)?; // [rows, states, d_model]
     let normed = match lens.norm {
-        LensNorm::Recomputed => model.ln_final.forward_unseen(&streams)?,
+        LensNorm::Recomputed => model.ln_final.forward_unseen(&streams.flatten_to(1)?, model.kernels)?,
         LensNorm::Frozen => {
             let scale = observed.activations.kept(HookPoint::FinalScale)?.unsqueeze(1)?;
             let linear = model.ln_final.linear_part(&streams, &scale)?;
-            model.ln_final.beta.as_ref().map_or(Ok(linear.clone()), |beta| linear.broadcast_add(beta))?
+            model.ln_final.beta.as_ref().map_or(Ok(linear.clone()), |beta| linear.broadcast_add(beta))?.flatten_to(1)?
         }
     };
-    let normed = normed.flatten_to(1)?;
     check_finite(&normed, || "the lens".into(), |i| rows[i / states.len()].prompt)?;
 
     let targets = match targets {

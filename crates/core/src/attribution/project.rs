@@ -13,7 +13,7 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Block, Linear, NormLayer, Transformer};
-use crate::ops;
+use crate::ops::{self, Kernels};
 use crate::tap::Activations;
 use candle_core::{DType, Tensor};
 use std::collections::BTreeSet;
@@ -55,7 +55,7 @@ pub(super) fn by_component(
     for block in &model.blocks {
         columns.extend(reader.attention(block, &model.config, convention)?);
         columns.extend(match unit {
-            Unit::Neuron => reader.neurons(block, &model.config)?,
+            Unit::Neuron => reader.neurons(block, &model.config, model.kernels)?,
             _ => vec![reader.write(HookPoint::Block(block.layer, BlockPoint::MlpOut))?],
         });
     }
@@ -147,9 +147,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The neurons of a layer and, where there is one, the bias.
-    fn neurons(&self, block: &Block, config: &ModelConfig) -> Result<Vec<Columns>> {
+    fn neurons(&self, block: &Block, config: &ModelConfig, kernels: Kernels) -> Result<Vec<Columns>> {
         let through = self.through(&block.ln2_post, HookPoint::Block(block.layer, BlockPoint::Ln2PostScale), block)?;
-        let layers = block.hidden_layers(self.activations)?;
+        let layers = block.hidden_layers(self.activations, kernels)?;
         let mut columns = Vec::new();
         let mut biases: Vec<(Vec<f64>, Option<Vec<f64>>)> = Vec::new();
         for layer in &layers {

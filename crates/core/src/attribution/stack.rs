@@ -61,7 +61,7 @@ pub(crate) fn stack(model: &Transformer, activations: &Activations, unit: Unit, 
             continue; // its attention alone has written
         }
         match unit {
-            Unit::Neuron => writes.extend(neurons(block, activations, config.has_mlp_bias())?),
+            Unit::Neuron => writes.extend(neurons(model, block, activations)?),
             _ => {
                 let point = HookPoint::Block(block.layer, BlockPoint::MlpOut);
                 writes.push(activations.kept(point)?.unsqueeze(1)?);
@@ -84,9 +84,9 @@ fn attention(block: &Block, activations: &Activations, has_bias: bool) -> Result
 }
 
 /// The neurons, [rows, d_mlp, d_model] per hidden layer, and the bias.
-fn neurons(block: &Block, activations: &Activations, has_bias: bool) -> Result<Vec<Tensor>> {
+fn neurons(model: &Transformer, block: &Block, activations: &Activations) -> Result<Vec<Tensor>> {
     let through = Through::new(block, &block.ln2_post, BlockPoint::Ln2PostScale, activations)?;
-    let layers = block.hidden_layers(activations)?;
+    let layers = block.hidden_layers(activations, model.kernels)?;
     let mut writes = Vec::new();
     let mut bias: Option<Tensor> = None;
     for layer in &layers {
@@ -103,7 +103,7 @@ fn neurons(block: &Block, activations: &Activations, has_bias: bool) -> Result<V
             });
         }
     }
-    if has_bias {
+    if model.config.has_mlp_bias() {
         let rows = layers.first().map_or(Ok(0), |layer| layer.values.dim(0))?;
         writes.push(through.bias(bias, rows)?);
     }

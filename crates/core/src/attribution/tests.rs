@@ -74,6 +74,7 @@ fn model() -> Transformer {
         }],
         ln_final: norm(&[2.0, -1.0, 4.0, 1.0], &[1.0, 0.5, -2.0, 3.0]),
         unembed: Unembed::new(t(&w_u, &[3, 4]), Some(t(&[10.0, 20.0, 60.0], &[3])), 0.5, None), // κ = 1/2
+        kernels: crate::ops::Kernels::default(),
         device: Device::Cpu,
     }
 }

@@ -226,7 +226,7 @@ impl Reader<'_> {
             }
         }
         let stream = self.tensor(&format!("{i}/{FINAL_STREAM}"), &[n, config.d_model])?;
-        let normed = self.model.ln_final.forward_unseen(&stream)?;
+        let normed = self.model.ln_final.forward_unseen(&stream, self.model.kernels)?;
         let n_logits = logits.rows(prompt.ids.len()).len();
         let logits = match logits {
             Logits::None => Vec::new(),

@@ -158,7 +158,7 @@ fn part(model: &Transformer, chunk: Chunk, wanted: &Wanted, cancel: &Cancel) -> 
 
 /// The logits of some rows of the final stream, after the cap: [rows, d_vocab].
 fn capped_logits(model: &Transformer, stream: &Tensor, prompt: usize) -> Result<Tensor> {
-    let logits = model.unembed.logits(&model.ln_final.forward_unseen(stream)?)?;
+    let logits = model.unembed.logits(&model.ln_final.forward_unseen(stream, model.kernels)?)?;
     check_finite(&logits, || "logits".into(), |_| prompt)?;
     Ok(match model.unembed.cap {
         Some(cap) => ((logits / cap)?.tanh()? * cap)?,

@@ -1,14 +1,15 @@
 //! Attention: queries, keys and values of all rows at once, the pattern segment by segment, one output matrix.
 
-use super::{Linear, NormLayer};
+use super::{Linear, NormLayer, Transformer};
 use crate::batch::{Batch, Past};
 use crate::config::{ModelConfig, Positions, QkSpan, Rotary};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::HookPoint;
-use crate::ops::{self, Angles, ScoreRule};
+use crate::ops::{self, Angles, Kernels, ScoreRule};
 use crate::tap::Tap;
 use candle_core::{Device, Tensor};
+use std::ops::Range;
 
 /// The attention of one block.
 pub struct Attention {
@@ -49,37 +50,84 @@ pub struct QkNorms {
 }
 
 impl Attention {
-    /// x [rows, d_model] → z [rows, H, e] and what attention computes of it, [rows, d_model].
+    /// x [rows, d_model] → z [rows, H, e] and what attention computes of it, [rows, d_model]. Behind the last block's
+    /// keys and values nobody reads other rows than the tap's: it is narrowed, and rows are those.
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn forward(&self, x: &Tensor, l: usize, pass: &mut Pass, tap: &mut Tap) -> Result<(Tensor, Tensor)> {
+    pub fn forward(&self, x: &Tensor, pass: &mut Pass, tap: &mut Tap) -> Result<(Tensor, Tensor)> {
+        let l = pass.layer;
         let at = |point| HookPoint::Block(l, point);
-        let (n_rows, n_heads, n_kv, e) = (x.dim(0)?, self.n_heads, self.n_key_value_heads, self.d_head);
-        let qkv = self.qkv.forward(x)?.reshape((n_rows, n_heads + 2 * n_kv, e))?;
-        let qkv = self.clip.map_or(Ok(qkv.clone()), |c| qkv.clamp(-c, c))?;
-        let q = tap.rows(at(Q), qkv.narrow(1, 0, n_heads)?)?;
-        let k = tap.rows(at(K), qkv.narrow(1, n_heads, n_kv)?)?;
-        let v = tap.rows(at(V), qkv.narrow(1, n_heads + n_kv, n_kv)?)?;
-        let (mut q, mut k) = self.turned(q, k, pass)?;
+        // scores and patterns are kept query by query: where they are wanted, they are formed for all of them
+        let steps = tap.wants(at(AttnScores)) || tap.wants(at(Pattern));
+        let narrow = pass.is_last && !tap.kept_rows().is_empty();
+        let (q, kv) = self.projected(x, narrow && !steps, pass, tap)?;
+
+        let n_kv = self.n_key_value_heads;
+        let k = tap.rows(at(K), kv.narrow(1, 0, n_kv)?)?;
+        let v = tap.rows(at(V), kv.narrow(1, n_kv, n_kv)?)?;
+        let mut k = self.turned(k, |norms| &norms.k, pass.angles.as_ref(), pass)?;
         if self.has_turned {
-            q = tap.rows(at(RotQ), q)?;
             k = tap.rows(at(RotK), k)?;
         }
-
-        let mut z = Vec::new();
-        for i in 0..pass.batch.active(l) {
-            let rows = pass.batch.rows(i);
-            let (keys, values) = pass.extend(i, &k, &v)?;
-            let scores = ops::scores(&q.narrow(0, rows.start, rows.len())?, &keys, &self.rule)?;
-            let scores = tap.square(at(AttnScores), rows.start, scores)?;
-            let pattern = ops::pattern(&scores, self.sinks.as_ref())?;
-            let pattern = tap.square(at(Pattern), rows.start, pattern)?;
-            z.push(ops::mix(&pattern, &values)?);
+        let mut angles = pass.angles.clone();
+        if narrow && !steps {
+            tap.narrow();
+            let rows = Tensor::new(tap.kept_rows(), x.device())?;
+            angles = angles.map(|angles| angles.of_rows(&rows)).transpose()?;
         }
-        let z = tap.rows(at(Z), Tensor::cat(&z, 0)?)?;
-        let out = self.output.forward(&z.reshape((n_rows, n_heads * e))?)?;
+        let q = tap.rows(at(Q), q)?;
+        let mut q = self.turned(q, |norms| &norms.q, angles.as_ref(), pass)?;
+        if self.has_turned {
+            q = tap.rows(at(RotQ), q)?;
+        }
+
+        let (mut z, mut taken) = (Vec::new(), 0);
+        for i in 0..pass.batch.active(l) {
+            let (keys, values) = pass.extend(i, &k, &v)?;
+            for rows in runs(pass.batch.rows(i), tap) {
+                let q = q.narrow(0, taken, rows.len())?;
+                taken += rows.len();
+                let first = pass.batch.start(i) + rows.start - pass.batch.rows(i).start;
+                z.push(match steps {
+                    true => self.step_by_step(&q, rows.start, [&keys, &values], pass, tap)?,
+                    false => ops::attend(pass.kernels, &q, first, [&keys, &values], &self.rule, self.sinks.as_ref())?,
+                });
+            }
+        }
+        let mut z = Tensor::cat(&z, 0)?;
+        if narrow && steps {
+            z = tap.of_all(&z)?;
+            tap.narrow();
+        }
+        let z = tap.rows(at(Z), z)?;
+        let out = self.output.forward(&z.flatten_from(1)?, pass.kernels)?;
         Ok((z, out))
+    }
+
+    /// Queries [rows, H, e] and keys and values side by side [rows, 2 G, e]; if `narrow`, queries of the kept rows only.
+    fn projected(&self, x: &Tensor, narrow: bool, pass: &Pass, tap: &Tap) -> Result<(Tensor, Tensor)> {
+        let (n_heads, n_kv, e) = (self.n_heads, self.n_key_value_heads, self.d_head);
+        let heads = |x: Tensor| {
+            let x = x.reshape((x.dim(0)?, x.dim(1)? / e, e))?;
+            self.clip.map_or(Ok(x.clone()), |c| x.clamp(-c, c))
+        };
+        if narrow {
+            let (width, all) = (n_heads * e, (n_heads + 2 * n_kv) * e);
+            let q = self.qkv.columns(&tap.of_all(x)?, 0..width, pass.kernels)?;
+            return Ok((heads(q)?, heads(self.qkv.columns(x, width..all, pass.kernels)?)?));
+        }
+        let qkv = heads(self.qkv.forward(x, pass.kernels)?)?;
+        Ok((qkv.narrow(1, 0, n_heads)?, qkv.narrow(1, n_heads, 2 * n_kv)?))
+    }
+
+    /// z of a segment whose first row is `row`, by way of its scores and pattern.
+    fn step_by_step(&self, q: &Tensor, row: usize, [k, v]: [&Tensor; 2], pass: &Pass, tap: &mut Tap) -> Result<Tensor> {
+        let at = |point| HookPoint::Block(pass.layer, point);
+        let scores = tap.square(at(AttnScores), row, ops::scores(pass.kernels, q, k, &self.rule)?)?;
+        let pattern = ops::pattern(pass.kernels, &scores, &self.rule, self.sinks.as_ref())?;
+        let pattern = tap.square(at(Pattern), row, pattern)?;
+        ops::mix(pass.kernels, &pattern, v, &self.rule)
     }
 
     /// W_O head by head: [H, e, d_model].
@@ -99,47 +147,72 @@ impl Attention {
         Ok(by_head.transpose(0, 1)?.contiguous()?)
     }
 
-    /// Queries and keys as the scores use them: normed, then turned, or the other way round.
-    fn turned(&self, mut q: Tensor, mut k: Tensor, pass: &Pass) -> Result<(Tensor, Tensor)> {
+    /// Queries or keys as the scores use them: normed, then turned, or the other way round.
+    fn turned(
+        &self,
+        mut x: Tensor,
+        norm: impl Fn(&QkNorms) -> &NormLayer,
+        angles: Option<&Angles>,
+        pass: &Pass,
+    ) -> Result<Tensor> {
         let norms = |after: bool| self.qk_norm.as_ref().filter(|norms| norms.after_rotary == after);
         if let Some(norms) = norms(false) {
-            (q, k) = (norms.apply(&norms.q, &q)?, norms.apply(&norms.k, &k)?);
+            x = norms.apply(norm(norms), &x, pass)?;
         }
-        if let (Some(rotary), Some(angles)) = (&self.rotary, &pass.angles) {
-            (q, k) = (ops::rotate(&q, angles, rotary.style)?, ops::rotate(&k, angles, rotary.style)?);
+        if let (Some(rotary), Some(angles)) = (&self.rotary, angles) {
+            x = ops::rotate(pass.kernels, &x, angles, rotary.style)?;
         }
         if let Some(norms) = norms(true) {
-            (q, k) = (norms.apply(&norms.q, &q)?, norms.apply(&norms.k, &k)?);
+            x = norms.apply(norm(norms), &x, pass)?;
         }
-        Ok((q, k))
+        Ok(x)
     }
+}
+
+/// Consecutive rows of a segment that queries are computed for.
+fn runs(rows: Range<usize>, tap: &Tap) -> Vec<Range<usize>> {
+    if !tap.is_narrowed() {
+        return vec![rows];
+    }
+    let mut runs = Vec::<Range<usize>>::new();
+    for row in tap.kept_rows().iter().map(|row| *row as usize).filter(|row| rows.contains(row)) {
+        match runs.last_mut() {
+            Some(run) if run.end == row => run.end += 1,
+            _ => runs.push(row..row + 1),
+        }
+    }
+    runs
 }
 
 impl QkNorms {
-    fn apply(&self, norm: &NormLayer, x: &Tensor) -> Result<Tensor> {
+    fn apply(&self, norm: &NormLayer, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         match self.span {
-            QkSpan::AllHeads => Ok(norm.forward_unseen(&x.flatten_from(1)?)?.reshape(x.shape())?),
-            _ => norm.forward_unseen(x),
+            QkSpan::AllHeads => Ok(norm.forward_unseen(&x.flatten_from(1)?, pass.kernels)?.reshape(x.shape())?),
+            _ => norm.forward_unseen(x, pass.kernels),
         }
     }
 }
 
-/// What a layer's pass over a batch carries: the angles of the rows under way, and the keys and values of its
-/// segments, with those that a segment borrows in front.
+/// What a layer's pass over a batch carries: the kernels, the angles of the rows under way, and the keys and values of
+/// its segments, with those that a segment borrows in front.
 pub struct Pass<'a> {
     batch: &'a Batch,
-    layer: usize,
+    /// Which layer.
+    pub layer: usize,
+    /// Which bodies of the operations run.
+    pub kernels: Kernels,
+    is_last: bool,
     angles: Option<Angles>,
     whole: Vec<(Tensor, Tensor)>,
 }
 
 impl<'a> Pass<'a> {
-    pub(super) fn new(batch: &'a Batch, layer: usize, rotary: Option<&Rotary>, device: &Device) -> Result<Self> {
-        let angles = rotary.map(|rotary| {
-            let of_segment = |i| Angles::new(rotary, batch.start(i), batch.start(i) + batch.rows(i).len(), device);
-            Angles::cat(&(0..batch.active(layer)).map(of_segment).collect::<Result<Vec<_>>>()?)
-        });
-        Ok(Pass { batch, layer, angles: angles.transpose()?, whole: Vec::new() })
+    /// `tables` holds the angles of the layers before: most layers turn alike.
+    pub(super) fn new(model: &'a Transformer, batch: &'a Batch, layer: usize, tables: &mut Tables<'a>) -> Result<Self> {
+        let rotary = model.blocks[layer].attention.rotary.as_ref();
+        let angles = rotary.map(|rotary| tables.of(rotary, batch, layer, &model.device)).transpose()?;
+        let is_last = layer + 1 == model.blocks.len();
+        Ok(Pass { batch, layer, kernels: model.kernels, is_last, angles, whole: Vec::new() })
     }
 
     /// All keys and values that segment `i` attends to, from position 0 on: [key_pos, G, e] each. Segments come in
@@ -162,6 +235,24 @@ impl<'a> Pass<'a> {
         let whole = (k?, v?);
         self.whole.push(whole.clone());
         Ok(whole)
+    }
+}
+
+/// Angles of a batch's rows, by rotary positions and number of segments under way.
+#[derive(Default)]
+pub(super) struct Tables<'a>(Vec<(&'a Rotary, usize, Angles)>);
+
+impl<'a> Tables<'a> {
+    fn of(&mut self, rotary: &'a Rotary, batch: &Batch, layer: usize, device: &Device) -> Result<Angles> {
+        let active = batch.active(layer);
+        if let Some((.., angles)) = self.0.iter().find(|(other, n, _)| (*other, *n) == (rotary, active)) {
+            return Ok(angles.clone());
+        }
+        let length = |i| batch.start(i) + batch.rows(i).len();
+        let of_segment = |i| Angles::new(rotary, batch.start(i), length(i), device);
+        let angles = Angles::cat(&(0..active).map(of_segment).collect::<Result<Vec<_>>>()?)?;
+        self.0.push((rotary, active, angles.clone()));
+        Ok(angles)
     }
 }
 

@@ -6,6 +6,7 @@ use super::{Attention, HiddenLayer, Mlp, NormLayer};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::{BlockPoint, HookPoint};
+use crate::ops::{self, Kernels};
 use crate::tap::{Activations, Tap};
 use candle_core::Tensor;
 
@@ -32,7 +33,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// x [rows, d_model] → the same.
+    /// x [rows, d_model] → the same; of the last block the tap's rows only, for nobody reads the others.
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
@@ -40,34 +41,36 @@ impl Block {
         let at = |point| HookPoint::Block(self.layer, point);
         let resid_pre = tap.rows(at(ResidPre), x)?;
 
-        let read = self.norm(&self.ln1, &resid_pre, [Ln1Scale, Ln1Normalized], tap)?;
-        let (z, raw) = self.attention.forward(&read, self.layer, pass, tap)?;
+        let read = self.norm(&self.ln1, &resid_pre, pass, [Ln1Scale, Ln1Normalized], tap)?;
+        let (z, raw) = self.attention.forward(&read, pass, tap)?;
+        let (resid_pre, read) =
+            if tap.is_narrowed() { (tap.of_all(&resid_pre)?, tap.of_all(&read)?) } else { (resid_pre, read) };
         if tap.wants(at(HeadResult)) {
-            tap.rows(at(HeadResult), self.head_results(&z, &raw)?)?;
+            tap.rows(at(HeadResult), self.head_results(&z, &raw, pass)?)?;
         }
-        let written = self.written(&self.ln1_post, raw, [Ln1PostScale, Ln1PostNormalized], tap)?;
+        let written = self.written(&self.ln1_post, raw, pass, [Ln1PostScale, Ln1PostNormalized], tap)?;
         let attn_out = tap.rows(at(AttnOut), written)?;
-        let resid_mid = (&resid_pre + &attn_out)?;
+        let resid_mid = ops::add(pass.kernels, &resid_pre, &attn_out)?;
 
         let (read, stream) = match (self.parallel, &self.ln2) {
             (true, None) => (read, resid_mid), // both read the one norm
-            (true, Some(_)) => (self.norm(&self.ln2, &resid_pre, [Ln2Scale, Ln2Normalized], tap)?, resid_mid),
+            (true, Some(_)) => (self.norm(&self.ln2, &resid_pre, pass, [Ln2Scale, Ln2Normalized], tap)?, resid_mid),
             (false, _) => {
                 let resid_mid = tap.rows(at(ResidMid), resid_mid)?;
-                (self.norm(&self.ln2, &resid_mid, [Ln2Scale, Ln2Normalized], tap)?, resid_mid)
+                (self.norm(&self.ln2, &resid_mid, pass, [Ln2Scale, Ln2Normalized], tap)?, resid_mid)
             }
         };
-        let raw = self.mlp.forward(&read, self.layer, tap)?;
-        let written = self.written(&self.ln2_post, raw, [Ln2PostScale, Ln2PostNormalized], tap)?;
+        let raw = self.mlp.forward(&read, pass, tap)?;
+        let written = self.written(&self.ln2_post, raw, pass, [Ln2PostScale, Ln2PostNormalized], tap)?;
         let mlp_out = tap.rows(at(MlpOut), written)?;
-        tap.rows(at(ResidPost), (stream + mlp_out)?)
+        tap.rows(at(ResidPost), ops::add(pass.kernels, &stream, &mlp_out)?)
     }
 
     /// What each head adds to the stream, a norm after attention held at its scale: [rows, H, d_model].
-    fn head_results(&self, z: &Tensor, raw: &Tensor) -> Result<Tensor> {
+    fn head_results(&self, z: &Tensor, raw: &Tensor, pass: &Pass) -> Result<Tensor> {
         let heads = self.attention.head_results(z)?;
         let heads = match &self.ln1_post {
-            Some(post) => post.linear_part(&heads, &post.scale(raw)?.unsqueeze(1)?)?,
+            Some(post) => post.linear_part(&heads, &post.scale(raw, pass.kernels)?.unsqueeze(1)?)?,
             None => heads,
         };
         Ok((heads * self.multiplier)?)
@@ -85,7 +88,7 @@ impl Block {
     ///
     /// # Errors
     /// `INTERNAL` where a point of [`Block::hidden_points`] was not kept.
-    pub fn hidden_layers(&self, activations: &Activations) -> Result<Vec<HiddenLayer<'_>>> {
+    pub fn hidden_layers(&self, activations: &Activations, kernels: Kernels) -> Result<Vec<HiddenLayer<'_>>> {
         let kept = |point| activations.kept(HookPoint::Block(self.layer, point));
         let one = |output| Ok(vec![HiddenLayer { values: kept(MlpPost)?.clone(), output, weight: None }]);
         match &self.mlp {
@@ -94,8 +97,8 @@ impl Block {
             Mlp::Experts(experts) => {
                 let (point, norm) = self.mlp_input();
                 let read = kept(point)?;
-                let x = norm.map_or_else(|| Ok(read.clone()), |norm| norm.gain_and_bias(read.clone()))?;
-                experts.hidden_layers(&x, kept(RouterWeights)?)
+                let x = norm.map_or_else(|| Ok(read.clone()), |norm| norm.gain_and_bias(read))?;
+                experts.hidden_layers(&x, kept(RouterWeights)?, kernels)
             }
         }
     }
@@ -110,13 +113,27 @@ impl Block {
         }
     }
 
-    fn norm(&self, norm: &Option<NormLayer>, x: &Tensor, points: [BlockPoint; 2], tap: &mut Tap) -> Result<Tensor> {
-        norm.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, self.layer, points, tap))
+    fn norm(
+        &self,
+        norm: &Option<NormLayer>,
+        x: &Tensor,
+        pass: &Pass,
+        points: [BlockPoint; 2],
+        tap: &mut Tap,
+    ) -> Result<Tensor> {
+        norm.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, pass, points, tap))
     }
 
     /// What a sublayer adds to the stream, from what it computed.
-    fn written(&self, post: &Option<NormLayer>, raw: Tensor, points: [BlockPoint; 2], tap: &mut Tap) -> Result<Tensor> {
-        let normed = self.norm(post, &raw, points, tap)?;
+    fn written(
+        &self,
+        post: &Option<NormLayer>,
+        raw: Tensor,
+        pass: &Pass,
+        points: [BlockPoint; 2],
+        tap: &mut Tap,
+    ) -> Result<Tensor> {
+        let normed = self.norm(post, &raw, pass, points, tap)?;
         Ok(if self.multiplier == 1.0 { normed } else { (normed * self.multiplier)? })
     }
 }

@@ -5,6 +5,7 @@ use super::NormLayer;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::hook::HookPoint;
+use crate::ops::{self, Kernels};
 use crate::tap::Tap;
 use candle_core::{Device, Tensor};
 
@@ -25,7 +26,7 @@ impl Embed {
     ///
     /// # Errors
     /// `INTERNAL` where ids were not checked.
-    pub fn forward(&self, batch: &Batch, tap: &mut Tap) -> Result<Tensor> {
+    pub fn forward(&self, batch: &Batch, kernels: Kernels, tap: &mut Tap) -> Result<Tensor> {
         let (ids, positions) = batch.embedded();
         let device = self.tokens.device();
         let mut embed = self.tokens.index_select(&Tensor::new(ids, device)?, 0)?;
@@ -33,13 +34,13 @@ impl Embed {
             embed = (embed * self.scale)?;
         }
         if let Some(norm) = &self.norm {
-            embed = norm.forward_unseen(&embed)?;
+            embed = norm.forward_unseen(&embed, kernels)?;
         }
         let embed = tap.rows(HookPoint::Embed, embed)?;
         let Some(table) = &self.positions else { return Ok(embed) };
         let pos_embed = table.index_select(&Tensor::new(positions, device)?, 0)?;
         let pos_embed = tap.rows(HookPoint::PosEmbed, pos_embed)?;
-        Ok((embed + pos_embed)?)
+        ops::add(kernels, &embed, &pos_embed)
     }
 }
 

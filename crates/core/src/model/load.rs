@@ -12,6 +12,7 @@ use crate::config::{
     SharedExpertNames, SharedMlpNames, Stacking,
 };
 use crate::error::{PrismError, Result};
+use crate::ops::Kernels;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,7 +66,7 @@ pub fn load(
     let unembed = loader.unembed()?.unwrap_or_else(|| embed.tokens.clone());
     let unembed = Unembed::new(unembed, loader.unembed_bias()?, config.logit_scale, config.logit_cap);
     checkpoint.check_unchanged()?;
-    Ok(Transformer { embed, blocks, ln_final, unembed, device: device.clone(), config })
+    Ok(Transformer { embed, blocks, ln_final, unembed, device: device.clone(), kernels: Kernels::default(), config })
 }
 
 struct Loader<'a> {

@@ -2,11 +2,12 @@
 //! router chooses: `Σ_e g_e E_e(x)`, and perhaps one that every token gets: `+ E(x)` or `+ σ(x w) E(x)`.
 
 use super::Linear;
+use super::attention::Pass;
 use crate::config::{ClampedSwiglu, Gating, Routing};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::HookPoint;
-use crate::ops::Activation;
+use crate::ops::{self, Activation, Kernels};
 use crate::tap::Tap;
 use candle_core::{D, Tensor};
 
@@ -80,24 +81,25 @@ impl Mlp {
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn forward(&self, x: &Tensor, l: usize, tap: &mut Tap) -> Result<Tensor> {
-        let at = |point| HookPoint::Block(l, point);
+    pub fn forward(&self, x: &Tensor, pass: &Pass, tap: &mut Tap) -> Result<Tensor> {
+        let at = |point| HookPoint::Block(pass.layer, point);
+        let kernels = pass.kernels;
         match self {
             Mlp::Plain { input, activation, output } => {
-                let pre = tap.rows(at(MlpPre), input.forward(x)?)?;
-                output.forward(&tap.rows(at(MlpPost), activation.apply(&pre)?)?)
+                let pre = tap.rows(at(MlpPre), input.forward(x, kernels)?)?;
+                output.forward(&tap.rows(at(MlpPost), activation.apply(kernels, &pre)?)?, kernels)
             }
             Mlp::Gated(gated) => {
-                let (gate, up) = gated.gate_and_up(x)?;
+                let (gate, up) = gated.gate_and_up(x, kernels)?;
                 let gate = tap.rows(at(MlpPre), gate)?;
                 let up = tap.rows(at(MlpPreLinear), up)?;
-                gated.output.forward(&tap.rows(at(MlpPost), gated.hidden(&gate, &up)?)?)
+                gated.output.forward(&tap.rows(at(MlpPost), gated.hidden(&gate, &up, kernels)?)?, kernels)
             }
             Mlp::Experts(experts) => {
-                let gates = tap.rows(at(RouterWeights), experts.gates(x)?)?;
-                let mixed = experts.mixed(x, &gates)?;
+                let gates = tap.rows(at(RouterWeights), experts.gates(x, kernels)?)?;
+                let mixed = experts.mixed(x, &gates, kernels)?;
                 match &experts.shared {
-                    Some(shared) => Ok((mixed + shared.forward(x)?)?),
+                    Some(shared) => Ok((mixed + shared.forward(x, kernels)?)?),
                     None => Ok(mixed),
                 }
             }
@@ -106,22 +108,22 @@ impl Mlp {
 }
 
 impl SharedExpert {
-    fn hidden_layer(&self, x: &Tensor) -> Result<HiddenLayer<'_>> {
-        let (values, share) = (self.expert.hidden_of(x)?, self.share(x)?);
+    fn hidden_layer(&self, x: &Tensor, kernels: Kernels) -> Result<HiddenLayer<'_>> {
+        let (values, share) = (self.expert.hidden_of(x, kernels)?, self.share(x, kernels)?);
         let values = share.as_ref().map_or(Ok(values.clone()), |share| values.broadcast_mul(share))?;
         Ok(HiddenLayer { values, output: &self.expert.output, weight: share })
     }
 
     /// `σ(x w)`, where the expert has a score.
-    fn share(&self, x: &Tensor) -> Result<Option<Tensor>> {
-        let share = |score: &Linear| Ok((score.forward(x)?.neg()?.exp()? + 1.0)?.recip()?);
+    fn share(&self, x: &Tensor, kernels: Kernels) -> Result<Option<Tensor>> {
+        let share = |score: &Linear| Ok((score.forward(x, kernels)?.neg()?.exp()? + 1.0)?.recip()?);
         self.score.as_ref().map(share).transpose()
     }
 
     /// `E(x)`, or `σ(x w) E(x)`
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let out = self.expert.forward(x)?;
-        Ok(match self.share(x)? {
+    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        let out = self.expert.forward(x, kernels)?;
+        Ok(match self.share(x, kernels)? {
             Some(share) => out.broadcast_mul(&share)?,
             None => out,
         })
@@ -130,37 +132,32 @@ impl SharedExpert {
 
 impl Gated {
     /// All of it, out of sight: an expert has no hook points of its own.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.output.forward(&self.hidden_of(x)?)
+    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        self.output.forward(&self.hidden_of(x, kernels)?, kernels)
     }
 
-    fn hidden_of(&self, x: &Tensor) -> Result<Tensor> {
-        let (gate, up) = self.gate_and_up(x)?;
-        self.hidden(&gate, &up)
+    fn hidden_of(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        let (gate, up) = self.gate_and_up(x, kernels)?;
+        self.hidden(&gate, &up, kernels)
     }
 
-    fn gate_and_up(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        let both = self.gate_up.forward(x)?;
+    /// Views of one product.
+    fn gate_and_up(&self, x: &Tensor, kernels: Kernels) -> Result<(Tensor, Tensor)> {
+        let both = self.gate_up.forward(x, kernels)?;
         let d_mlp = both.dim(1)? / 2;
-        Ok((both.narrow(1, 0, d_mlp)?.contiguous()?, both.narrow(1, d_mlp, d_mlp)?.contiguous()?))
+        Ok((both.narrow(1, 0, d_mlp)?, both.narrow(1, d_mlp, d_mlp)?))
     }
 
     /// What multiplies W_out.
-    fn hidden(&self, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-        let Some(ClampedSwiglu { alpha, limit }) = self.swiglu else {
-            return Ok((self.activation.apply(gate)? * up)?);
-        };
-        let gate = gate.minimum(limit)?;
-        let up = up.clamp(-limit, limit)?;
-        let sigmoid = ((&gate * -alpha)?.exp()? + 1.0)?.recip()?; // σ(alpha · gate)
-        Ok(((up + 1.0)? * (gate * sigmoid)?)?)
+    fn hidden(&self, gate: &Tensor, up: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        ops::gated(kernels, self.activation, self.swiglu, gate, up)
     }
 }
 
 impl Experts {
     /// The gate of every expert, 0 where it is not chosen: [rows, n_experts].
-    fn gates(&self, x: &Tensor) -> Result<Tensor> {
-        let logits: Vec<Vec<f32>> = self.router.forward(x)?.to_vec2()?;
+    fn gates(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        let logits: Vec<Vec<f32>> = self.router.forward(x, kernels)?.to_vec2()?;
         let gates: Vec<f32> = logits.iter().flat_map(|row| self.gates_of(row)).collect();
         Ok(Tensor::from_vec(gates, (logits.len(), self.experts.len()), x.device())?)
     }
@@ -208,12 +205,12 @@ impl Experts {
     }
 
     /// `Σ_e g_e E_e(x)`: every expert runs on the rows that chose it.
-    fn mixed(&self, x: &Tensor, gates: &Tensor) -> Result<Tensor> {
+    fn mixed(&self, x: &Tensor, gates: &Tensor, kernels: Kernels) -> Result<Tensor> {
         let chosen = Chosen::of(gates)?;
         let mut sum = x.zeros_like()?;
         for (e, expert) in self.experts.iter().enumerate() {
             if let Some((rows, weight)) = chosen.rows(e)? {
-                let out = expert.forward(&x.index_select(&rows, 0)?)?;
+                let out = expert.forward(&x.index_select(&rows, 0)?, kernels)?;
                 sum = sum.index_add(&rows, &out.broadcast_mul(&weight)?, 0)?;
             }
         }
@@ -224,19 +221,19 @@ impl Experts {
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn hidden_layers(&self, x: &Tensor, gates: &Tensor) -> Result<Vec<HiddenLayer<'_>>> {
+    pub fn hidden_layers(&self, x: &Tensor, gates: &Tensor, kernels: Kernels) -> Result<Vec<HiddenLayer<'_>>> {
         let chosen = Chosen::of(gates)?;
         let mut layers = Vec::new();
         for (e, expert) in self.experts.iter().enumerate() {
             let output = &expert.output;
             let mut values = Tensor::zeros((x.dim(0)?, output.weight.dim(0)?), x.dtype(), x.device())?;
             if let Some((rows, weight)) = chosen.rows(e)? {
-                let hidden = expert.hidden_of(&x.index_select(&rows, 0)?)?.broadcast_mul(&weight)?;
+                let hidden = expert.hidden_of(&x.index_select(&rows, 0)?, kernels)?.broadcast_mul(&weight)?;
                 values = values.index_add(&rows, &hidden, 0)?;
             }
             layers.push(HiddenLayer { values, output, weight: Some(gates.narrow(D::Minus1, e, 1)?.contiguous()?) });
         }
-        layers.extend(self.shared.as_ref().map(|shared| shared.hidden_layer(x)).transpose()?);
+        layers.extend(self.shared.as_ref().map(|shared| shared.hidden_layer(x, kernels)).transpose()?);
         Ok(layers)
     }
 }

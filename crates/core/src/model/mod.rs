@@ -28,9 +28,11 @@ use crate::batch::Batch;
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
+use crate::ops::{self, Kernels};
 use crate::tap::Tap;
-use attention::Pass;
+use attention::{Pass, Tables};
 use candle_core::{Device, Tensor};
+use std::ops::Range;
 
 /// A matrix and its bias: `y = x W + b`.
 pub struct Linear {
@@ -41,8 +43,15 @@ pub struct Linear {
 }
 
 impl Linear {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        crate::ops::linear(x, &self.weight, self.bias.as_ref())
+    fn forward(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        ops::linear(kernels, x, &self.weight, self.bias.as_ref())
+    }
+
+    /// These columns of y only.
+    fn columns(&self, x: &Tensor, columns: Range<usize>, kernels: Kernels) -> Result<Tensor> {
+        let weight = self.weight.narrow(1, columns.start, columns.len())?;
+        let bias = self.bias.as_ref().map(|bias| bias.narrow(0, columns.start, columns.len())).transpose()?;
+        ops::linear(kernels, x, &weight, bias.as_ref())
     }
 }
 
@@ -60,6 +69,8 @@ pub struct Transformer {
     pub unembed: Unembed,
     /// Where the weights are.
     pub device: Device,
+    /// Which bodies of the operations it runs.
+    pub kernels: Kernels,
 }
 
 /// What comes out at the rows that the tap keeps.
@@ -78,22 +89,26 @@ impl Transformer {
     /// `ABORTED` between two layers, `NOT_FINITE` with the first layer whose output was not (its prompt is the index of
     /// the segment), `INTERNAL`.
     pub fn forward(&self, batch: &Batch, tap: &mut Tap) -> Result<Output> {
-        let mut under_way = None;
+        let (mut under_way, mut tables) = (None, Tables::default());
         for (l, block) in self.blocks.iter().enumerate() {
             tap.cancel.check()?;
             let Some(x) = self.enter(under_way, batch, l, tap)? else {
                 under_way = None; // every segment enters at a later layer
                 continue;
             };
-            let mut pass = Pass::new(batch, l, block.attention.rotary.as_ref(), &self.device)?;
+            let mut pass = Pass::new(self, batch, l, &mut tables)?;
             let x = block.forward(x, &mut pass, tap)?;
             let resid_post = HookPoint::Block(l, BlockPoint::ResidPost);
-            check_finite(&x, || resid_post.to_string(), |row| batch.segment_of(row))?;
+            check_finite(
+                &x,
+                || resid_post.to_string(),
+                |row| batch.segment_of(if tap.is_narrowed() { tap.row(row) } else { row }),
+            )?;
             under_way = Some(x);
         }
         let x = under_way.ok_or_else(|| PrismError::argument("segments", "none", "at least one"))?;
         let stream = tap.select(&x)?;
-        let normed = self.ln_final.forward_final(&stream, tap)?;
+        let normed = self.ln_final.forward_final(&stream, self.kernels, tap)?;
         check_finite(&normed, || "ln_final".into(), |kept| batch.segment_of(tap.row(kept)))?;
         Ok(Output { stream, normed })
     }
@@ -102,7 +117,7 @@ impl Transformer {
     fn enter(&self, under_way: Option<Tensor>, batch: &Batch, l: usize, tap: &mut Tap) -> Result<Option<Tensor>> {
         let mut rows: Vec<Tensor> = under_way.into_iter().collect();
         if l == 0 && batch.has_embedded() {
-            rows.push(self.embed.forward(batch, tap)?);
+            rows.push(self.embed.forward(batch, self.kernels, tap)?);
         }
         rows.extend(batch.entering(l).map(|resume| resume.stream.clone()));
         Ok(if rows.len() < 2 { rows.pop() } else { Some(Tensor::cat(&rows, 0)?) })

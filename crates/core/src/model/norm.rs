@@ -1,9 +1,10 @@
 //! A norm with its weights: `γ ⊙ (x − mean(x)) / s + β`, or RMS norm, without the mean.
 
+use super::attention::Pass;
 use crate::config::{Norm, NormKind};
 use crate::error::Result;
 use crate::hook::{BlockPoint, HookPoint};
-use crate::ops;
+use crate::ops::{self, Kernels, Normed};
 use crate::tap::Tap;
 use candle_core::{D, Tensor};
 
@@ -18,43 +19,47 @@ pub struct NormLayer {
 }
 
 impl NormLayer {
-    /// x [rows, d_model] → the same; passes scale and normalised rows through their points of layer `l`.
+    /// x [rows, d_model] → the same; passes scale and normalised rows through their points of this layer.
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn forward(&self, x: &Tensor, l: usize, points: [BlockPoint; 2], tap: &mut Tap) -> Result<Tensor> {
-        let (normalized, scale) = self.normalize(x)?;
-        let [scale_point, normalized_point] = points.map(|point| HookPoint::Block(l, point));
+    pub fn forward(&self, x: &Tensor, pass: &Pass, points: [BlockPoint; 2], tap: &mut Tap) -> Result<Tensor> {
+        let [scale_point, normalized_point] = points.map(|point| HookPoint::Block(pass.layer, point));
+        let Normed { y, normalized, scale } = self.normed(x, pass.kernels, tap.wants(normalized_point))?;
         tap.rows(scale_point, scale)?;
-        let normalized = tap.rows(normalized_point, normalized)?;
-        self.gain_and_bias(normalized)
+        match normalized {
+            Some(normalized) => self.gain_and_bias(&tap.rows(normalized_point, normalized)?),
+            None => Ok(y),
+        }
     }
 
     /// The final norm, of the tap's rows only.
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn forward_final(&self, x: &Tensor, tap: &mut Tap) -> Result<Tensor> {
-        let (normalized, scale) = self.normalize(x)?;
+    pub fn forward_final(&self, x: &Tensor, kernels: Kernels, tap: &mut Tap) -> Result<Tensor> {
+        let Normed { y, normalized, scale } = self.normed(x, kernels, tap.wants(HookPoint::FinalNormalized))?;
         tap.selected(HookPoint::FinalScale, scale);
-        let normalized = tap.selected(HookPoint::FinalNormalized, normalized);
-        self.gain_and_bias(normalized)
+        match normalized {
+            Some(normalized) => self.gain_and_bias(&tap.selected(HookPoint::FinalNormalized, normalized)),
+            None => Ok(y),
+        }
     }
 
     /// A norm that has no hook points: of the embedding, of queries and keys.
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn forward_unseen(&self, x: &Tensor) -> Result<Tensor> {
-        self.gain_and_bias(self.normalize(x)?.0)
+    pub fn forward_unseen(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        Ok(self.normed(x, kernels, false)?.y)
     }
 
     /// The scale `s` of every row, [rows, 1].
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn scale(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.normalize(x)?.1)
+    pub fn scale(&self, x: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        Ok(self.normed(x, kernels, false)?.scale)
     }
 
     /// The norm as it acts on a part of its input, with the scale held: `γ ⊙ (p − mean(p)) / s`, no β.
@@ -89,25 +94,15 @@ impl NormLayer {
         })
     }
 
-    fn normalize(&self, x: &Tensor) -> Result<(Tensor, Tensor)> {
-        match self.norm.kind {
-            NormKind::LayerNorm => ops::layer_norm(x, self.norm.eps),
-            NormKind::RmsNorm => ops::rms_norm(x, self.norm.eps),
-        }
+    fn normed(&self, x: &Tensor, kernels: Kernels, keep: bool) -> Result<Normed> {
+        ops::norm(kernels, x, self.norm, [self.gamma.as_ref(), self.beta.as_ref()], keep)
     }
 
     /// What the norm makes of rows that are normalised already: `γ ⊙ x + β`.
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn gain_and_bias(&self, normalized: Tensor) -> Result<Tensor> {
-        let mut x = normalized;
-        if let Some(gamma) = &self.gamma {
-            x = x.broadcast_mul(gamma)?;
-        }
-        if let Some(beta) = &self.beta {
-            x = x.broadcast_add(beta)?;
-        }
-        Ok(x)
+    pub fn gain_and_bias(&self, normalized: &Tensor) -> Result<Tensor> {
+        ops::gain_and_bias(normalized, [self.gamma.as_ref(), self.beta.as_ref()])
     }
 }

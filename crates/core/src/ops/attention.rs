@@ -8,7 +8,11 @@
 //!
 //! `g(h) = h / (H / G)`: `H / G` query heads share a key and value head. Keys may begin before the queries do: the first
 //! query stands at position `key_pos − query_pos`.
+//!
+//! [`attend`] takes all three steps at once and forms neither scores nor pattern; its numbers are those of the steps.
 
+use super::Kernels;
+use super::cpu::attention::Heads;
 use crate::config::{Alibi, AlibiZero};
 use crate::error::Result;
 use candle_core::{D, Device, Tensor};
@@ -26,6 +30,36 @@ pub struct ScoreRule {
     pub alibi: Option<Alibi>,
 }
 
+/// z of queries, keys and values; the first query stands at position `first`.
+///
+/// # Shapes
+/// q [query_pos, H, e], k and v [key_pos, G, e], sinks [H] → [query_pos, H, e].
+///
+/// # Errors
+/// `INTERNAL` where shapes do not fit.
+pub fn attend(
+    kernels: Kernels,
+    q: &Tensor,
+    first: usize,
+    [k, v]: [&Tensor; 2],
+    rule: &ScoreRule,
+    sinks: Option<&Tensor>,
+) -> Result<Tensor> {
+    match kernels {
+        Kernels::Fused(isa) if fits(q, k, v, sinks) && first + q.dim(0)? <= k.dim(0)? => {
+            Heads::of(isa, q.dims3()?, k.dims3()?, rule, sinks)?.from(first).attend(q, k, v)
+        }
+        _ => mix_plain(&pattern_plain(&scores_plain(q, first, k, rule)?, sinks)?, v),
+    }
+}
+
+/// Whether these are queries, keys and values of heads that fit, the first query at one of the keys.
+fn fits(q: &Tensor, k: &Tensor, v: &Tensor, sinks: Option<&Tensor>) -> bool {
+    let (Ok((n_query, n_heads, e)), Ok((n_key, n_kv, width))) = (q.dims3(), k.dims3()) else { return false };
+    let sinks = sinks.is_none_or(|sinks| sinks.dims() == [n_heads]);
+    k.dims() == v.dims() && width == e && n_query <= n_key && n_kv > 0 && n_heads % n_kv == 0 && sinks
+}
+
 /// Scaled, capped, biased and masked scores.
 ///
 /// # Shapes
@@ -33,7 +67,14 @@ pub struct ScoreRule {
 ///
 /// # Errors
 /// `INTERNAL` where shapes do not fit.
-pub fn scores(q: &Tensor, k: &Tensor, rule: &ScoreRule) -> Result<Tensor> {
+pub fn scores(kernels: Kernels, q: &Tensor, k: &Tensor, rule: &ScoreRule) -> Result<Tensor> {
+    if let (Kernels::Fused(isa), true) = (kernels, fits(q, k, k, None)) {
+        return Heads::of(isa, q.dims3()?, k.dims3()?, rule, None)?.scores(q, k);
+    }
+    scores_plain(q, k.dim(0)?.saturating_sub(q.dim(0)?), k, rule)
+}
+
+fn scores_plain(q: &Tensor, first: usize, k: &Tensor, rule: &ScoreRule) -> Result<Tensor> {
     let (n_query, n_heads, d_head) = q.dims3()?;
     let (n_key, n_key_heads, _) = k.dims3()?;
     // the heads of a group stand side by side, so their queries stack into one matrix: [G, H/G · query_pos, e]
@@ -46,7 +87,7 @@ pub fn scores(q: &Tensor, k: &Tensor, rule: &ScoreRule) -> Result<Tensor> {
     if let Some(alibi) = &rule.alibi {
         scores = scores.broadcast_add(&biases(alibi, n_key, scores.device())?)?;
     }
-    Ok(scores.broadcast_add(&mask(n_query, n_key, rule.window, scores.device())?)?)
+    Ok(scores.broadcast_add(&mask(n_query, first, n_key, rule.window, scores.device())?)?)
 }
 
 /// Softmax over the keys. Every query sees at least its own position, so no row is empty. A sink takes its part of the
@@ -57,7 +98,17 @@ pub fn scores(q: &Tensor, k: &Tensor, rule: &ScoreRule) -> Result<Tensor> {
 ///
 /// # Errors
 /// `INTERNAL` where shapes do not fit.
-pub fn pattern(scores: &Tensor, sinks: Option<&Tensor>) -> Result<Tensor> {
+pub fn pattern(kernels: Kernels, scores: &Tensor, rule: &ScoreRule, sinks: Option<&Tensor>) -> Result<Tensor> {
+    if let Kernels::Fused(isa) = kernels {
+        let (n_heads, n_query, n_key) = scores.dims3()?;
+        if n_query <= n_key && sinks.is_none_or(|sinks| sinks.dims() == [n_heads]) {
+            return Heads::of(isa, (n_query, n_heads, 1), (n_key, n_heads, 1), rule, sinks)?.pattern(scores);
+        }
+    }
+    pattern_plain(scores, sinks)
+}
+
+fn pattern_plain(scores: &Tensor, sinks: Option<&Tensor>) -> Result<Tensor> {
     let max = scores.max_keepdim(D::Minus1)?;
     let Some(sinks) = sinks else {
         let exp = scores.broadcast_sub(&max)?.exp()?;
@@ -77,7 +128,18 @@ pub fn pattern(scores: &Tensor, sinks: Option<&Tensor>) -> Result<Tensor> {
 ///
 /// # Errors
 /// `INTERNAL` where shapes do not fit.
-pub fn mix(pattern: &Tensor, v: &Tensor) -> Result<Tensor> {
+pub fn mix(kernels: Kernels, pattern: &Tensor, v: &Tensor, rule: &ScoreRule) -> Result<Tensor> {
+    if let Kernels::Fused(isa) = kernels {
+        let (n_heads, n_query, n_key) = pattern.dims3()?;
+        let (n_value, n_kv, e) = v.dims3()?;
+        if n_query <= n_key && n_value == n_key && n_kv > 0 && n_heads % n_kv == 0 {
+            return Heads::of(isa, (n_query, n_heads, e), v.dims3()?, rule, None)?.mix(pattern, v);
+        }
+    }
+    mix_plain(pattern, v)
+}
+
+fn mix_plain(pattern: &Tensor, v: &Tensor) -> Result<Tensor> {
     let (n_heads, n_query, n_key) = pattern.dims3()?;
     let (_, n_key_heads, d_head) = v.dims3()?;
     let pattern = pattern.reshape((n_key_heads, n_heads / n_key_heads * n_query, n_key))?;
@@ -86,8 +148,7 @@ pub fn mix(pattern: &Tensor, v: &Tensor) -> Result<Tensor> {
 }
 
 /// 0 where a query may look, −∞ at the positions after its own and before its window. [query_pos, key_pos]
-fn mask(n_query: usize, n_key: usize, window: Option<usize>, device: &Device) -> Result<Tensor> {
-    let first = n_key - n_query;
+fn mask(n_query: usize, first: usize, n_key: usize, window: Option<usize>, device: &Device) -> Result<Tensor> {
     let sees = |q: usize, k: usize| k <= first + q && window.is_none_or(|w| k + w > first + q);
     let row = |q| (0..n_key).map(move |k| if sees(q, k) { 0.0 } else { f32::NEG_INFINITY });
     Ok(Tensor::from_vec((0..n_query).flat_map(row).collect(), (n_query, n_key), device)?)
@@ -95,12 +156,16 @@ fn mask(n_query: usize, n_key: usize, window: Option<usize>, device: &Device) ->
 
 /// `scale · slope · (key_pos − zero)`, [H, 1, key_pos]
 fn biases(alibi: &Alibi, n_key: usize, device: &Device) -> Result<Tensor> {
+    let all: Vec<f32> = (0..alibi.slopes.len()).flat_map(|h| alibi_of_head(alibi, h, n_key)).collect();
+    Ok(Tensor::from_vec(all, (alibi.slopes.len(), 1, n_key), device)?)
+}
+
+/// Of one head, [key_pos]
+pub(super) fn alibi_of_head(alibi: &Alibi, h: usize, n_key: usize) -> Vec<f32> {
     let zero = if alibi.zero_at == AlibiZero::Last { n_key - 1 } else { 0 };
     let rounded = |x: f64| if alibi.bf16 { half::bf16::from_f64(x).to_f64() } else { x };
-    let bias = |slope: f64, k: usize| alibi.scale * rounded(rounded(slope) * rounded(k as f64 - zero as f64));
-    let row = |slope: &f64| (0..n_key).map(|k| bias(*slope, k) as f32).collect::<Vec<_>>();
-    let all: Vec<f32> = alibi.slopes.iter().flat_map(row).collect();
-    Ok(Tensor::from_vec(all, (alibi.slopes.len(), 1, n_key), device)?)
+    let bias = |k: usize| alibi.scale * rounded(rounded(alibi.slopes[h]) * rounded(k as f64 - zero as f64));
+    (0..n_key).map(|k| bias(k) as f32).collect()
 }
 
 #[cfg(test)]
@@ -148,17 +213,25 @@ mod tests {
         let (q, k, v) = (matrix(&[nq, nh, e], 1), matrix(&[nk, ng, e], 2), matrix(&[nk, ng, e], 3));
         let sinks = with_sinks.then(|| matrix(&[nh], 4));
         let [s, p, z] = naive(&q, &k, &v, rule, sinks.as_ref());
-        let our_scores = scores(&q, &k, rule).unwrap();
-        let our_pattern = pattern(&our_scores, sinks.as_ref()).unwrap();
-        assert_eq!(our_scores.dims(), [nh, nq, nk]);
-        close(&our_scores, &s, 1e-5);
-        close(&our_pattern, &p, 1e-5);
-        close(&mix(&our_pattern, &v).unwrap(), &z, 1e-5);
+        for kernels in Kernels::all() {
+            let our_scores = scores(kernels, &q, &k, rule).unwrap();
+            let our_pattern = pattern(kernels, &our_scores, rule, sinks.as_ref()).unwrap();
+            let our_z = mix(kernels, &our_pattern, &v, rule).unwrap();
+            assert_eq!(our_scores.dims(), [nh, nq, nk]);
+            close(&our_scores, &s, 1e-5);
+            close(&our_pattern, &p, 1e-5);
+            close(&our_z, &z, 1e-5);
+            // without forming scores and pattern: the same numbers
+            let at_once = attend(kernels, &q, nk - nq, [&k, &v], rule, sinks.as_ref()).unwrap();
+            assert_eq!(at_once.dims(), [nq, nh, e]);
+            assert_eq!(values(&at_once), values(&our_z), "{kernels:?}");
+        }
     }
 
     /// Queries, keys, heads, key heads, width: alone, odd sizes, grouped heads, keys that begin earlier.
-    const SIZES: [[usize; 5]; 5] =
-        [[1, 1, 1, 1, 1], [5, 5, 3, 3, 7], [9, 9, 4, 2, 8], [2, 11, 6, 1, 5], [1, 6, 4, 4, 3]];
+    /// The last is longer than a block of queries.
+    const SIZES: [[usize; 5]; 6] =
+        [[1, 1, 1, 1, 1], [5, 5, 3, 3, 7], [9, 9, 4, 2, 8], [2, 11, 6, 1, 5], [1, 6, 4, 4, 3], [71, 140, 2, 1, 4]];
 
     #[test]
     fn attention_is_its_definition() {
@@ -192,20 +265,56 @@ mod tests {
     #[test]
     fn large_scores_do_not_overflow() {
         let scores = Tensor::new(&[[[1e4f32, 1e4, f32::NEG_INFINITY]]], &Device::Cpu).unwrap();
-        assert_eq!(values(&pattern(&scores, None).unwrap()), [0.5, 0.5, 0.0]);
-        let sink = Tensor::new(&[1e4f32], &Device::Cpu).unwrap();
-        close(&pattern(&scores, Some(&sink)).unwrap(), &[1.0 / 3.0, 1.0 / 3.0, 0.0], 1e-6);
-        let sink = Tensor::new(&[2e4f32], &Device::Cpu).unwrap(); // a sink that takes everything
-        assert_eq!(values(&pattern(&scores, Some(&sink)).unwrap()), [0.0, 0.0, 0.0]);
+        let rule = ScoreRule::default();
+        for kernels in Kernels::all() {
+            let pattern = |sinks: Option<&Tensor>| pattern(kernels, &scores, &rule, sinks).unwrap();
+            assert_eq!(values(&pattern(None)), [0.5, 0.5, 0.0]);
+            let sink = Tensor::new(&[1e4f32], &Device::Cpu).unwrap();
+            close(&pattern(Some(&sink)), &[1.0 / 3.0, 1.0 / 3.0, 0.0], 1e-6);
+            let sink = Tensor::new(&[2e4f32], &Device::Cpu).unwrap(); // a sink that takes everything
+            assert_eq!(values(&pattern(Some(&sink))), [0.0, 0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn queries_keys_and_values_may_be_views_of_one_tensor() {
+        let qkv = matrix(&[70, 8, 16], 1);
+        let part = |from: usize, n: usize| qkv.narrow(1, from, n).unwrap();
+        let (q, k, v) = (part(0, 4), part(4, 2), part(6, 2));
+        let apart = |t: &Tensor| t.contiguous().unwrap();
+        for kernels in Kernels::all() {
+            let rule = ScoreRule { scale: 0.25, window: Some(30), ..ScoreRule::default() };
+            let of_views = attend(kernels, &q, 0, [&k, &v], &rule, None).unwrap();
+            let of_copies = attend(kernels, &apart(&q), 0, [&apart(&k), &apart(&v)], &rule, None).unwrap();
+            assert_eq!(values(&of_views), values(&of_copies));
+            // some queries in the middle
+            let some = attend(kernels, &q.narrow(0, 33, 5).unwrap(), 33, [&k, &v], &rule, None).unwrap();
+            close(&some, &values(&of_views.narrow(0, 33, 5).unwrap()), 1e-6);
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let rule = ScoreRule { scale: 1.0, ..ScoreRule::default() };
+        let q = matrix(&[2, 4, 3], 1);
+        for kernels in Kernels::all() {
+            for shape in [[2, 3, 3], [2, 4, 2]] {
+                let k = matrix(&shape, 2);
+                assert!(attend(kernels, &q, 0, [&k, &k], &rule, None).is_err(), "{shape:?}");
+            }
+        }
     }
 
     #[test]
     fn the_mask_by_hand() {
         let inf = f64::NEG_INFINITY;
-        assert_eq!(values(&mask(2, 2, None, &Device::Cpu).unwrap()), [0.0, inf, 0.0, 0.0]);
-        assert_eq!(values(&mask(2, 3, None, &Device::Cpu).unwrap()), [0.0, 0.0, inf, 0.0, 0.0, 0.0]);
+        assert_eq!(values(&mask(2, 0, 2, None, &Device::Cpu).unwrap()), [0.0, inf, 0.0, 0.0]);
+        assert_eq!(values(&mask(2, 1, 3, None, &Device::Cpu).unwrap()), [0.0, 0.0, inf, 0.0, 0.0, 0.0]);
         // a window of 2 is the query's own position and the one before it
-        assert_eq!(values(&mask(3, 3, Some(2), &Device::Cpu).unwrap()), [0.0, inf, inf, 0.0, 0.0, inf, inf, 0.0, 0.0]);
-        assert_eq!(values(&mask(1, 3, Some(1), &Device::Cpu).unwrap()), [inf, inf, 0.0]);
+        assert_eq!(
+            values(&mask(3, 0, 3, Some(2), &Device::Cpu).unwrap()),
+            [0.0, inf, inf, 0.0, 0.0, inf, inf, 0.0, 0.0]
+        );
+        assert_eq!(values(&mask(1, 2, 3, Some(1), &Device::Cpu).unwrap()), [inf, inf, 0.0]);
     }
 }

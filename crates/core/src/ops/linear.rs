@@ -1,7 +1,16 @@
 //! Linear layers: `y = x W + b`, and `y = x Wᵀ` for matrices that are kept a row per output.
 
+use super::Kernels;
+use super::cpu::Isa;
+use super::cpu::matmul::Matmul;
+use super::cpu::parallel::split;
+use super::cpu::tensor::{Fresh, Rows};
 use crate::error::Result;
 use candle_core::Tensor;
+use std::ops::Range;
+
+/// Up to this many rows the product is a stream of W; with more, `gemm` gains more by copying W than that costs.
+const FEW_ROWS: usize = 32;
 
 /// `x W + b`.
 ///
@@ -10,12 +19,86 @@ use candle_core::Tensor;
 ///
 /// # Errors
 /// `INTERNAL` where shapes do not fit.
-pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let y = x.matmul(weight)?;
+pub fn linear(kernels: Kernels, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    match kernels {
+        Kernels::Plain => plain(x, weight, bias),
+        Kernels::Fused(isa) => fused(isa, x, weight, bias),
+    }
+}
+
+fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let y = x.contiguous()?.matmul(&weight.contiguous()?)?;
     Ok(match bias {
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
     })
+}
+
+/// The bias is copied into y, to which the product is added. Threads share columns, so that each weight is read once.
+fn fused(isa: Isa, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (n_in, n_out) = weight.dims2()?;
+    if x.dims2()?.1 != n_in || bias.is_some_and(|b| b.dims() != [n_out]) {
+        return plain(x, weight, bias); // which says what does not fit
+    }
+    let (x, weight, bias) = (Rows::of(x)?, Rows::of(weight)?, bias.map(Rows::of).transpose()?);
+    let (rows, x_row, w_row) = (x.n, x.stride, weight.stride);
+    let (x, w) = (x.numbers()?, weight.numbers()?);
+    let bias = bias.as_ref().map(Rows::numbers).transpose()?;
+    let mut y = Fresh::new((rows, n_out));
+    let place = y.place();
+    let part = |columns: Range<usize>| {
+        for row in 0..rows {
+            let Some(bias) = &bias else { break };
+            let bias = &bias[columns.clone()];
+            // SAFETY: this part's columns of a row of y
+            unsafe { std::ptr::copy_nonoverlapping(bias.as_ptr(), place.at(row * n_out + columns.start), bias.len()) };
+        }
+        let matmul = Matmul {
+            rows,
+            depth: n_in,
+            columns: columns.len(),
+            x: x.as_ptr(),
+            x_row,
+            w: w.as_ptr().wrapping_add(columns.start),
+            w_row,
+            y: place.at(columns.start),
+            y_row: n_out,
+            add: bias.is_some(),
+        };
+        if rows <= FEW_ROWS { isa.run(matmul) } else { gemm(matmul) }
+    };
+    split(n_out, if rows <= FEW_ROWS { 48 } else { 256 }, 48, &part);
+    // SAFETY: column by column
+    unsafe { y.written() }
+}
+
+/// The same product by the library, on this thread.
+fn gemm(m: Matmul) {
+    let step = |row: usize| row as isize;
+    // SAFETY: who made `m` vouches for pointers and sizes; `read_dst` says whether y is initialised
+    unsafe {
+        gemm::gemm(
+            m.rows,
+            m.columns,
+            m.depth,
+            m.y,
+            1,
+            step(m.y_row),
+            m.add,
+            m.x,
+            1,
+            step(m.x_row),
+            m.w,
+            1,
+            step(m.w_row),
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
 }
 
 /// `x Wᵀ`: the dot product of every row of `x` with every row of `W`.
@@ -54,8 +137,10 @@ mod tests {
         for (rows, n_in, n_out) in [(1, 1, 1), (1, 7, 3), (5, 33, 17), (65, 19, 130)] {
             let (x, w) = (matrix(&[rows, n_in], 1), matrix(&[n_in, n_out], 2));
             let b = matrix(&[n_out], 3);
-            close(&linear(&x, &w, None).unwrap(), &naive(&x, &w, None), 1e-5);
-            close(&linear(&x, &w, Some(&b)).unwrap(), &naive(&x, &w, Some(&b)), 1e-5);
+            for kernels in Kernels::all() {
+                close(&linear(kernels, &x, &w, None).unwrap(), &naive(&x, &w, None), 1e-5);
+                close(&linear(kernels, &x, &w, Some(&b)).unwrap(), &naive(&x, &w, Some(&b)), 1e-5);
+            }
             let rows_of_outputs = w.t().unwrap().contiguous().unwrap();
             close(&project(&x, &rows_of_outputs).unwrap(), &naive(&x, &w, None), 1e-5);
         }
@@ -66,6 +151,49 @@ mod tests {
         let x = Tensor::new(&[[1f32, 2.0], [0.5, -1.0]], &candle_core::Device::Cpu).unwrap();
         let w = Tensor::new(&[[3f32, 0.0, 1.0], [1.0, -2.0, 4.0]], &candle_core::Device::Cpu).unwrap();
         let b = Tensor::new(&[10f32, 20.0, 30.0], &candle_core::Device::Cpu).unwrap();
-        assert_eq!(values(&linear(&x, &w, Some(&b)).unwrap()), [15.0, 16.0, 39.0, 10.5, 22.0, 26.5]);
+        for kernels in Kernels::all() {
+            assert_eq!(values(&linear(kernels, &x, &w, Some(&b)).unwrap()), [15.0, 16.0, 39.0, 10.5, 22.0, 26.5]);
+        }
+    }
+
+    #[test]
+    fn rows_may_lie_apart_and_huge_and_tiny_numbers_pass() {
+        for rows in [5, 40] {
+            let (all, w) = (matrix(&[rows, 50], 1), matrix(&[20, 30], 2));
+            let x = all.narrow(1, 7, 20).unwrap();
+            let expected = naive(&x.contiguous().unwrap(), &w, None);
+            for kernels in Kernels::all() {
+                close(&linear(kernels, &x, &w, None).unwrap(), &expected, 1e-5);
+                for factor in [1e18, 1e-18] {
+                    let (x, w) = ((&x * factor).unwrap(), (&w * factor).unwrap());
+                    let scaled = (linear(kernels, &x, &w, None).unwrap() * (1.0 / factor)).unwrap();
+                    close(&(scaled * (1.0 / factor)).unwrap(), &expected, 1e-5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_same_among_others_and_on_any_number_of_threads() {
+        let (x, w, b) = (matrix(&[64, 96], 1), matrix(&[96, 1000], 2), matrix(&[1000], 3));
+        let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+        for rows in [1, 9, 32, 64] {
+            let x = x.narrow(0, 0, rows).unwrap();
+            let product = || values(&linear(Kernels::default(), &x, &w, Some(&b)).unwrap());
+            let alone = product();
+            for threads in [1, 2, 5] {
+                assert_eq!(pool(threads).install(product), alone, "{rows} rows on {threads} threads");
+            }
+            let first = linear(Kernels::default(), &x.narrow(0, 0, 1).unwrap(), &w, Some(&b)).unwrap();
+            close(&first, &alone[..1000], 5e-6); // `gemm` sums in another order
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        for kernels in Kernels::all() {
+            assert!(linear(kernels, &matrix(&[2, 3], 1), &matrix(&[4, 5], 2), None).is_err());
+            assert!(linear(kernels, &matrix(&[2, 4], 1), &matrix(&[4, 5], 2), Some(&matrix(&[4], 3))).is_err());
+        }
     }
 }

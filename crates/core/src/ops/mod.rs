@@ -1,19 +1,47 @@
 //! The operations of the forward pass, one file each: formula, body, and a naive twin in its test.
 //!
-//! These are the `plain` bodies: a few candle operations that run on any device. They are what faster kernels will be
-//! compared with.
+//! Every operation has two bodies. `plain`: a few candle operations, on any device; the naive twin, and the way on CUDA.
+//! `fused`: a kernel for the CPU, compiled for several instruction sets (`cpu/`).
 
 mod activation;
+mod add;
 mod attention;
+mod cpu;
 mod linear;
 mod norm;
 mod rotary;
 
-pub use activation::Activation;
-pub use attention::{ScoreRule, mix, pattern, scores};
+pub use activation::{Activation, gated};
+pub use add::add;
+pub use attention::{ScoreRule, attend, mix, pattern, scores};
+pub use cpu::Isa;
 pub use linear::{linear, project};
-pub use norm::{layer_norm, rms_norm};
+pub use norm::{Normed, gain_and_bias, norm};
 pub use rotary::{Angles, frequencies, rotate};
+
+/// Which bodies a model runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernels {
+    /// candle's operations.
+    Plain,
+    /// Kernels for the CPU, with these instructions.
+    Fused(Isa),
+}
+
+impl Default for Kernels {
+    fn default() -> Self {
+        Kernels::Fused(Isa::best())
+    }
+}
+
+#[cfg(test)]
+impl Kernels {
+    /// Every way that this machine has.
+    pub(crate) fn all() -> Vec<Kernels> {
+        let fused = Isa::available().into_iter().map(Kernels::Fused);
+        std::iter::once(Kernels::Plain).chain(fused).collect()
+    }
+}
 
 #[cfg(test)]
 pub(crate) mod testing;

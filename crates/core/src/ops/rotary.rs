@@ -7,6 +7,11 @@
 //!
 //! Angles are taken in f32, as transformers does: at large positions another precision would be another model.
 
+use super::Kernels;
+use super::cpu::Isa;
+use super::cpu::parallel::split;
+use super::cpu::simd::{Kernel, Simd};
+use super::cpu::tensor::{Fresh, Rows};
 use crate::config::{Rotary, RotaryScaling, RotaryStyle};
 use crate::error::Result;
 use candle_core::{Device, Tensor};
@@ -97,6 +102,14 @@ impl Angles {
         let part = |of: fn(&Angles) -> &Tensor| Tensor::cat(&all.iter().map(of).collect::<Vec<_>>(), 0);
         Ok(Angles { cos: part(|a| &a.cos)?, sin: part(|a| &a.sin)? })
     }
+
+    /// Those of some rows.
+    ///
+    /// # Errors
+    /// `INTERNAL` where there is no such row.
+    pub fn of_rows(&self, rows: &Tensor) -> Result<Self> {
+        Ok(Angles { cos: self.cos.index_select(rows, 0)?, sin: self.sin.index_select(rows, 0)? })
+    }
 }
 
 /// Turns the first `2 · angles` numbers of every head.
@@ -106,7 +119,14 @@ impl Angles {
 ///
 /// # Errors
 /// `INTERNAL` where shapes do not fit.
-pub fn rotate(x: &Tensor, angles: &Angles, style: RotaryStyle) -> Result<Tensor> {
+pub fn rotate(kernels: Kernels, x: &Tensor, angles: &Angles, style: RotaryStyle) -> Result<Tensor> {
+    match kernels {
+        Kernels::Plain => plain(x, angles, style),
+        Kernels::Fused(isa) => fused(isa, x, angles, style),
+    }
+}
+
+fn plain(x: &Tensor, angles: &Angles, style: RotaryStyle) -> Result<Tensor> {
     let (rows, heads, d_head) = x.dims3()?;
     let half = angles.cos.dim(2)?;
     let turning = x.narrow(2, 0, 2 * half)?;
@@ -128,6 +148,71 @@ pub fn rotate(x: &Tensor, angles: &Angles, style: RotaryStyle) -> Result<Tensor>
         return Ok(turned);
     }
     Ok(Tensor::cat(&[turned, x.narrow(2, 2 * half, rest)?], 2)?)
+}
+
+fn fused(isa: Isa, x: &Tensor, angles: &Angles, style: RotaryStyle) -> Result<Tensor> {
+    let (rows, heads, d_head) = x.dims3()?;
+    let half = angles.cos.dim(2)?;
+    if angles.cos.dim(0)? != rows || 2 * half > d_head {
+        return plain(x, angles, style); // which says what does not fit
+    }
+    let (x, cos, sin) = (Rows::of(x)?, Rows::of(&angles.cos)?, Rows::of(&angles.sin)?);
+    let (numbers, cos, sin) = (x.numbers()?, cos.numbers()?, sin.numbers()?);
+    let mut y = Fresh::new((rows, heads, d_head));
+    let place = y.place();
+    split(rows, 16, 1, &|part| {
+        for row in part {
+            let (cos, sin) = (&cos[row * half..][..half], &sin[row * half..][..half]);
+            for head in 0..heads {
+                let at = row * x.stride + head * d_head;
+                let y = place.at((row * heads + head) * d_head);
+                isa.run(Turn { x: &numbers[at..][..d_head], cos, sin, style, y });
+            }
+        }
+    });
+    // SAFETY: head by head
+    unsafe { y.written() }
+}
+
+/// One head at one position; y has as many numbers as x.
+struct Turn<'a> {
+    x: &'a [f32],
+    cos: &'a [f32],
+    sin: &'a [f32],
+    style: RotaryStyle,
+    y: *mut f32,
+}
+
+impl Kernel for Turn<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let half = self.cos.len();
+        let turned = |a: f32, b: f32, cos: f32, sin: f32| (a * cos - b * sin, b * cos + a * sin);
+        let put = |i: usize, y: f32| {
+            // SAFETY: i is below the number of x
+            unsafe { self.y.add(i).write(y) }
+        };
+        let (turning, rest) = self.x.split_at(2 * half);
+        match self.style {
+            RotaryStyle::Halves => {
+                let (a, b) = turning.split_at(half);
+                for i in 0..half {
+                    let (a, b) = turned(a[i], b[i], self.cos[i], self.sin[i]);
+                    put(i, a);
+                    put(half + i, b);
+                }
+            }
+            RotaryStyle::Pairs => {
+                for (i, pair) in turning.chunks_exact(2).enumerate() {
+                    let (a, b) = turned(pair[0], pair[1], self.cos[i], self.sin[i]);
+                    put(2 * i, a);
+                    put(2 * i + 1, b);
+                }
+            }
+        }
+        rest.iter().enumerate().for_each(|(i, x)| put(2 * half + i, *x));
+    }
 }
 
 #[cfg(test)]
@@ -164,10 +249,13 @@ mod tests {
     fn rotation_is_its_definition() {
         for (d_head, dim, start) in [(2, 2, 0), (8, 8, 3), (12, 4, 5), (6, 2, 0)] {
             for style in [RotaryStyle::Halves, RotaryStyle::Pairs] {
-                let x = matrix(&[5, 3, d_head], 9);
+                // rows lie apart, as queries do beside keys
+                let x = matrix(&[5, 7, d_head], 9).narrow(1, 2, 3).unwrap();
                 let angles =
                     Angles::new(&rotary(dim, style, RotaryScaling::Default), start, start + 5, &Device::Cpu).unwrap();
-                close(&rotate(&x, &angles, style).unwrap(), &naive(&x, dim, style, start), 1e-5);
+                for kernels in Kernels::all() {
+                    close(&rotate(kernels, &x, &angles, style).unwrap(), &naive(&x, dim, style, start), 1e-5);
+                }
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::error::{PrismError, Result};
 use crate::fence::fenced;
 use crate::memory::{self, Holdings};
 use crate::model::{self, Transformer};
+use crate::ops::Kernels;
 use crate::run::{self, Job};
 use crate::tokenizer::{Prompt, Token, Tokenizer};
 use candle_core::Device;
@@ -32,6 +33,8 @@ pub struct LoadOptions {
     pub allow_custom_regex: bool,
     /// Accept config keys that nobody knows.
     pub allow_unknown_config: bool,
+    /// Which bodies of the operations to run.
+    pub kernels: Kernels,
 }
 
 /// A loaded model.
@@ -81,7 +84,8 @@ impl Session {
             (job.progress)(layers, n_layers);
             job.cancel.check()
         };
-        let transformer = pool.install(|| model::load(config, &checkpoint, &Device::Cpu, progress))?;
+        let mut transformer = pool.install(|| model::load(config, &checkpoint, &Device::Cpu, progress))?;
+        transformer.kernels = options.kernels;
         let memory_limit = options.memory_limit.map(|limit| limit - weight_bytes);
         let (holdings, poisoned) = (Holdings::default(), Mutex::new(None));
         Ok(Session {

@@ -8,6 +8,7 @@ use logit_prism_core::attribution::{Against, Answer, Attribution, OnViolation, O
 use logit_prism_core::cache::{Cache, Logits};
 use logit_prism_core::cancel::Cancel;
 use logit_prism_core::hook::HookPoint;
+use logit_prism_core::ops::Kernels;
 use logit_prism_core::rows::Positions;
 use logit_prism_core::run::Job;
 use logit_prism_core::session::{Asked, Call, LoadOptions, RunCall, Session};
@@ -32,6 +33,12 @@ pub fn with_job<T>(f: impl FnOnce(&Job) -> T) -> T {
 
 pub fn load(dir: &Path) -> Result<Session> {
     load_with(dir, &LoadOptions { threads: Some(2), ..LoadOptions::default() })
+}
+
+/// With the kernels of this machine and with candle's operations.
+pub fn load_both(dir: &Path) -> [Result<Session>; 2] {
+    let with = |kernels| load_with(dir, &LoadOptions { threads: Some(2), kernels, ..LoadOptions::default() });
+    [with(Kernels::default()), with(Kernels::Plain)]
 }
 
 pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Session> {

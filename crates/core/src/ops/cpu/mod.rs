@@ -1,0 +1,11 @@
+//! What the kernels for the CPU share: instruction sets, tensors as slices, threads, vectorised functions, and the
+//! matrix product for few rows.
+
+pub(crate) mod attention;
+pub(crate) mod math;
+pub(crate) mod matmul;
+pub(crate) mod parallel;
+pub(crate) mod simd;
+pub(crate) mod tensor;
+
+pub use simd::Isa;

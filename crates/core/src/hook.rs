@@ -116,6 +116,11 @@ const BLOCK_POINTS: [(BlockPoint, &str, &[Dim]); 26] = [
 ];
 
 impl BlockPoint {
+    /// The points of a block from one on, in the order of the forward pass.
+    pub fn from(first: BlockPoint) -> impl Iterator<Item = BlockPoint> {
+        BLOCK_POINTS[first as usize..].iter().map(|(point, ..)| *point)
+    }
+
     fn entry(self) -> (&'static str, &'static [Dim]) {
         let (_, name, dims) = BLOCK_POINTS[self as usize];
         (name, dims)

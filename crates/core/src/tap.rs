@@ -109,6 +109,11 @@ impl<'a> Tap<'a> {
         &self.capture.rows
     }
 
+    /// Whether one of these points is kept at every row.
+    pub fn keeps_everywhere(&self, mut points: impl Iterator<Item = HookPoint>) -> bool {
+        points.any(|point| self.capture.everywhere.contains(&point))
+    }
+
     /// From here on values hold the kept rows only.
     pub fn narrow(&mut self) {
         self.narrowed = true;

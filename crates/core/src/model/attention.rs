@@ -5,7 +5,7 @@ use crate::batch::{Batch, Past};
 use crate::config::{ModelConfig, Positions, QkSpan, Rotary};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
-use crate::hook::HookPoint;
+use crate::hook::{BlockPoint, HookPoint};
 use crate::ops::{self, Angles, Kernels, ScoreRule};
 use crate::tap::Tap;
 use candle_core::{Device, Tensor};
@@ -60,7 +60,9 @@ impl Attention {
         let at = |point| HookPoint::Block(l, point);
         // scores and patterns are kept query by query: where they are wanted, they are formed for all of them
         let steps = tap.wants(at(AttnScores)) || tap.wants(at(Pattern));
-        let narrow = pass.is_last && !tap.kept_rows().is_empty();
+        // what comes behind the attention of the last block is computed at the kept rows only, if nobody wants it elsewhere
+        let behind = BlockPoint::from(Q).filter(|point| ![K, V, RotK].contains(point));
+        let narrow = pass.is_last && !tap.kept_rows().is_empty() && !tap.keeps_everywhere(behind.map(at));
         let (q, kv) = self.projected(x, narrow && !steps, pass, tap)?;
 
         let n_kv = self.n_key_value_heads;

@@ -1,6 +1,7 @@
-// Head attribution beside the best PyTorch, alternating in one run: node bench/peers.mjs [--rounds N] [--threads N] [shape …]
+// Head attribution beside the best PyTorch, alternating in one run: node bench/peers.mjs [--rounds N] [--threads N] [--hf] [shape …]
 // The model has GPT-2 small's shape and random weights. Outputs are compared first; only then is anything timed. PyTorch is
-// that of $PYTHON (default python3), with bench/peers/requirements.txt installed.
+// that of $PYTHON (default python3), with bench/peers/requirements.txt installed; with --hf it runs Hugging Face's forward
+// pass instead of one written for speed.
 import { strict as assert } from 'node:assert'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -11,7 +12,11 @@ import { parseArgs } from 'node:util'
 import { D_VOCAB, random, writeModel } from './peers/model.mjs'
 
 const { values, positionals } = parseArgs({
-  options: { rounds: { type: 'string', default: '10' }, threads: { type: 'string', default: '2' } },
+  options: {
+    rounds: { type: 'string', default: '10' },
+    threads: { type: 'string', default: '2' },
+    hf: { type: 'boolean', default: false },
+  },
   allowPositionals: true,
 })
 const { threads } = values
@@ -57,7 +62,8 @@ class Peer {
 const path = writeModel()
 const peers = {
   ours: () => new Peer('logit-prism', process.execPath, here('ours.mjs'), path, threads),
-  torch: () => new Peer('PyTorch', process.env.PYTHON ?? 'python3', here('torch_best.py'), path, threads),
+  torch: () =>
+    new Peer('PyTorch', process.env.PYTHON ?? 'python3', here('torch_best.py'), path, threads, ...(values.hf ? ['HF'] : [])),
 }
 
 /** The largest difference of two results. */

@@ -5,7 +5,9 @@ attention, tanh gelu in one kernel), and nothing kept but z and the MLP's output
 through W_O first, so no head's write is formed; no logits but those of answer and against; prompts in buckets of one
 length, so that nothing is padded.
 
-Usage: torch_best.py CHECKPOINT THREADS. Every line of stdin is a call, {"prompts": [[id, …], …], "answer": id, "against": id,
+With HF as third argument the forward pass is Hugging Face's own, with hooks on z and on the MLP's output.
+
+Usage: torch_best.py CHECKPOINT THREADS [HF]. Every line of stdin is a call, {"prompts": [[id, …], …], "answer": id, "against": id,
 "rows": whether they are wanted}; every line of stdout an answer, {"seconds": …, "cpu": seconds of all threads, "rows":
 [[attribution, …], …] or null, "peak": bytes}.
 """
@@ -63,6 +65,37 @@ class Gpt2:
         return torch.stack(columns, 1) / scale[:, None]
 
 
+class HuggingFace:
+    def __init__(self, path):
+        from transformers import GPT2Model
+
+        self.model = GPT2Model.from_pretrained(path, dtype=torch.float32).eval()
+        self.seen = {}
+        for l, block in enumerate(self.model.h):
+            block.attn.c_proj.register_forward_pre_hook(lambda _, args, l=l: self.keep(("z", l), args[0]))
+            block.mlp.register_forward_hook(lambda _, args, out, l=l: self.keep(("mlp", l), out))
+        self.model.ln_f.register_forward_pre_hook(lambda _, args: self.keep("final", args[0]))
+
+    def keep(self, name, value):
+        self.seen[name] = value[:, -1]
+
+    def attribute(self, ids, answer, against):
+        model, batch = self.model, ids.shape[0]
+        model(ids, use_cache=False)
+        delta = model.wte.weight[answer] - model.wte.weight[against]
+        u = model.ln_f.weight * delta
+        u = u - u.mean()
+        columns = [model.wte(ids[:, -1]) @ u, (model.wpe.weight[ids.shape[1] - 1] @ u).expand(batch)]
+        for l, block in enumerate(model.h):
+            projection, n_heads = block.attn.c_proj, model.config.n_head
+            folded = (projection.weight @ u).view(n_heads, -1)
+            z = self.seen["z", l].view(batch, n_heads, -1)
+            columns += list((z * folded).sum(-1).unbind(1)) + [(projection.bias @ u).expand(batch)]
+            columns.append(self.seen["mlp", l] @ u)
+        scale = (self.seen["final"].var(-1, unbiased=False) + model.ln_f.eps).sqrt()
+        return torch.stack(columns, 1) / scale[:, None]
+
+
 def run(model, prompts, answer, against):
     buckets = defaultdict(list)
     for i, ids in enumerate(prompts):
@@ -81,7 +114,7 @@ def run(model, prompts, answer, against):
 def main():
     torch.set_num_threads(int(sys.argv[2]))
     with torch.inference_mode():
-        model = Gpt2(sys.argv[1])
+        model = (HuggingFace if sys.argv[3:] == ["HF"] else Gpt2)(sys.argv[1])
         for line in sys.stdin:
             call = json.loads(line)
             start, cpu = time.perf_counter(), time.process_time()

@@ -6,7 +6,7 @@
 
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
-use crate::ops::frequencies;
+use crate::prefix::has_same_angles;
 use candle_core::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
@@ -203,8 +203,7 @@ impl KeyValues {
 /// That keys computed in a prompt of one length are those of a prompt of another: some rotary scalings give the same
 /// position other angles in a longer prompt.
 fn check_same_angles(config: &ModelConfig, lender: usize, borrower: usize) -> Result<()> {
-    let differ = |l| config.rotary(l).is_some_and(|r| frequencies(r, lender) != frequencies(r, borrower));
-    if lender == borrower || !(0..config.n_layers).any(differ) {
+    if has_same_angles(config, lender, borrower) {
         return Ok(());
     }
     let found = format!("of a prompt of {lender} tokens, for one of {borrower}");

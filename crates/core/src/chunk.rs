@@ -5,6 +5,7 @@ use crate::cancel::Cancel;
 use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
 use crate::model::{Output, Transformer};
+use crate::prefix;
 use crate::tap::{Activations, Capture, Tap};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -45,7 +46,8 @@ pub struct Chunk<'a> {
 pub struct Observed {
     /// What each kept row is.
     pub rows: Vec<Row>,
-    /// Where the rows of each prompt of the chunk lie among all rows that were run.
+    /// Where the rows of each prompt of the chunk lie among all rows that were run; where nothing is kept everywhere, without
+    /// those of a prefix that it borrowed.
     pub spans: Vec<Range<usize>>,
     /// What was kept.
     pub activations: Activations,
@@ -96,9 +98,15 @@ impl Chunk<'_> {
         everywhere: BTreeSet<HookPoint>,
         cancel: &Cancel,
     ) -> Result<Observed> {
-        let batch = Batch::of_prompts(self.prompts.iter().map(|p| &p.ids[..]), &model.config)?;
+        // what is kept everywhere is wanted of every position, so nothing is borrowed
+        let batch = match everywhere.is_empty() {
+            true => Batch::new(prefix::segments(self.prompts, &model.config), &model.config)?,
+            false => Batch::of_prompts(self.prompts.iter().map(|p| &p.ids[..]), &model.config)?,
+        };
         let spans: Vec<Range<usize>> = (0..self.prompts.len()).map(|i| batch.rows(i)).collect();
-        let wanted = self.prompts.iter().zip(&spans).flat_map(|(p, span)| p.positions.iter().map(|p| span.start + p));
+        let row = |i: usize, position: usize| spans[i].start + position - batch.start(i);
+        let of_prompt = |(i, p): (usize, &Prompted)| p.positions.iter().map(|p| row(i, *p)).collect::<Vec<_>>();
+        let wanted = self.prompts.iter().enumerate().flat_map(of_prompt);
         let capture = Capture { points, rows: wanted.map(|row| row as u32).collect(), everywhere };
         let mut tap = Tap::new(&capture, cancel);
         let output = model.forward(&batch, &mut tap).map_err(|e| self.named(e))?;

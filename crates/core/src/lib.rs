@@ -30,6 +30,7 @@ pub mod hook;
 pub mod memory;
 pub mod model;
 pub mod ops;
+mod prefix;
 pub mod rows;
 pub mod run;
 pub mod session;

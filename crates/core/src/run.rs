@@ -3,10 +3,12 @@
 use crate::attribution::{self, Attribution, Options, Target};
 use crate::cancel::Cancel;
 use crate::chunk::{Chunk, Prompted, n_rows};
+use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;
 use crate::memory;
 use crate::model::Transformer;
+use crate::prefix;
 use rayon::ThreadPool;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -102,21 +104,27 @@ pub fn attribute(
     Ok(all)
 }
 
-/// Consecutive prompts of at most `chunk_tokens` together, at least one.
-fn plan(prompts: &[Prompted], chunk_tokens: usize) -> Vec<Range<usize>> {
+/// Consecutive prompts that together run at most `chunk_tokens` tokens, at least one; what a prompt shares with an earlier
+/// one of its chunk is not run again.
+fn plan(prompts: &[Prompted], chunk_tokens: usize, config: &ModelConfig) -> Vec<Range<usize>> {
     let mut chunks = Vec::<Range<usize>>::new();
-    let mut tokens = 0;
-    for (i, Prompted { ids, .. }) in prompts.iter().enumerate() {
-        match chunks.last_mut() {
-            Some(chunk) if tokens + ids.len() <= chunk_tokens => {
+    let (mut run, mut all) = (0, 0);
+    for (i, prompt) in prompts.iter().enumerate() {
+        let length = prompt.ids.len();
+        if let Some(chunk) = chunks.last_mut() {
+            let borrowed = prefix::shared(prompt, &prompts[chunk.clone()], config).map_or(0, |(_, length)| length);
+            let fits_borrowed = borrowed == 0 || all + length <= prefix::MAX_BORROWED * chunk_tokens;
+            // the prefix itself is run once however many share it, so it does not count against them
+            let own = if borrowed == 0 { run + length } else { run.saturating_sub(borrowed) + length - borrowed };
+            if own <= chunk_tokens && fits_borrowed {
                 chunk.end = i + 1;
-                tokens += ids.len();
-            }
-            _ => {
-                chunks.push(i..i + 1);
-                tokens = ids.len();
+                run += length - borrowed;
+                all += length;
+                continue;
             }
         }
+        chunks.push(i..i + 1);
+        (run, all) = (length, length);
     }
     chunks
 }
@@ -137,7 +145,7 @@ fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)
     let available = memory::available(place.memory_limit).unwrap_or(u64::MAX).saturating_sub(result);
     let mut tokens = work.chunk_tokens;
     loop {
-        let chunks = plan(work.prompts, tokens);
+        let chunks = plan(work.prompts, tokens, config);
         let largest = chunks.iter().map(needs).max().unwrap_or(0);
         let merging = if work.is_merged { result } else { 0 };
         if largest.max(merging) <= available {

@@ -1,7 +1,23 @@
 export type { AttributingOptions, Position, PromptOptions } from './asked.js'
 export { Attribution, AttributionRow, type Method } from './attribution.js'
 export type { CallOptions, Progress } from './calls.js'
+export {
+  Circuit,
+  type CircuitOptions,
+  type Complex,
+  type CopyingOptions,
+  type CopyingScore,
+  HeadCircuit,
+  OvCircuit,
+  QkCircuit,
+  type QkOptions,
+  type SingularVectors,
+  type TokenRow,
+  type TokenRowOptions,
+  type TokenValue,
+} from './circuit.js'
 export type { Component, ComponentKind, Share } from './components.js'
+export { type ComposedPair, type CompositionOptions, CompositionScores } from './composition.js'
 export { DirectionAttribution } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
 export type { BlockPoints, DimsOf, HookName, OuterPoints, ResidualHook } from './hooks.js'

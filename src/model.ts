@@ -10,7 +10,9 @@ import {
 } from './asked.js'
 import { Attribution, type Method } from './attribution.js'
 import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
+import { type CircuitModel, type CircuitOptions, HeadCircuit } from './circuit.js'
 import type { Component } from './components.js'
+import { COMPOSITION_OPTIONS, type CompositionOptions, CompositionScores } from './composition.js'
 import { DirectionAttribution, flatDirections } from './directions.js'
 import { invalidArgument, native, PrismError } from './errors.js'
 import type { HookName, ResidualHook } from './hooks.js'
@@ -24,7 +26,7 @@ import {
   type NativeTarget,
 } from './native.js'
 import type { Origin } from './observed.js'
-import { checkKeys, oneOf, optionalFlag, wholeNumber } from './options.js'
+import { checkKeys, index, oneOf, optionalFlag, wholeNumber } from './options.js'
 import { filePath, Run } from './run.js'
 import { AttributionSources } from './sources.js'
 import { AttributionSummary, batched, inStream, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
@@ -493,12 +495,56 @@ export class Model implements AsyncDisposable {
     if (mask === undefined) return new Uint32Array()
     if (mask === 'special') return native(() => this.#native.specialTokens())
     if (!Array.isArray(mask)) throw invalidArgument('mask', mask, "'special', or a list of tokens")
-    return Uint32Array.from(nativeTokens('mask', mask), (token) => {
+    return this.#tokenIds('mask', mask)
+  }
+
+  /** The ids of tokens outside of any prompt: each text must be one token alone. */
+  #tokenIds(argument: string, tokens: readonly unknown[]): Uint32Array {
+    return Uint32Array.from(nativeTokens(argument, tokens), (token) => {
       if (typeof token === 'number') return token
       const ids = this.tokenizer?.encode(token, { prependBos: false })
       if (ids?.length === 1) return ids[0] ?? 0
-      throw invalidArgument('mask', token, 'one token alone')
+      throw invalidArgument(argument, token, 'one token alone')
     })
+  }
+
+  /**
+   * The circuits of a head from its weights alone: what it moves (`.ov`) and where it looks (`.qk()`).
+   *
+   * @throws {PrismError} `INVALID_ARGUMENT`, `UNKNOWN_OPTION`
+   */
+  circuit(layer: number, head: number, options: CircuitOptions = {}): HeadCircuit {
+    const { nLayers, nHeads, dModel, dHead, dVocab } = this.config
+    const model: CircuitModel = {
+      native: this.#native,
+      origin: this.#origin,
+      dModel,
+      dHead,
+      dVocab,
+      tokenIds: (argument, tokens) => this.#tokenIds(argument, tokens),
+      masked: (mask) => this.#masked(mask),
+    }
+    return new HeadCircuit(model, index('layer', layer, nLayers), index('head', head, nHeads), options)
+  }
+
+  /**
+   * How much of what earlier heads can write lies where later heads read, for all pairs of heads, from weights alone.
+   *
+   * @param kind what of the later head is fed: its queries, keys or values
+   * @throws {PrismError} `CONFIG_UNSUPPORTED` for models that clip values and, for `'Q'` and `'K'`, with norms of queries and
+   * keys; `INVALID_ARGUMENT`, `UNKNOWN_OPTION`, `MEMORY`, `ABORTED`
+   */
+  async compositionScores(kind: 'Q' | 'K' | 'V', options: CompositionOptions = {}): Promise<CompositionScores> {
+    checkKeys('compositionScores', options, COMPOSITION_OPTIONS)
+    if (kind === undefined) throw invalidArgument('kind', kind, "'Q' or 'K' or 'V'")
+    const request = {
+      kind: oneOf('kind', kind, ['Q', 'K', 'V'], 'K'),
+      foldNorms: optionalFlag('foldNorms', options.foldNorms) ?? true,
+      baseline: wholeNumber('baseline', options.baseline, 2, 100_000) ?? 50,
+      seed: wholeNumber('seed', options.seed, 0, 2 ** 32 - 1) ?? 0,
+    }
+    const scores = await call(options, (cancel, report) => this.#native.composition(request, cancel, report))
+    return new CompositionScores(scores, request.kind, request.baseline, this.#origin)
   }
 
   /**

@@ -21,6 +21,7 @@ pub mod cache;
 pub mod cancel;
 pub mod checkpoint;
 pub mod chunk;
+pub mod circuit;
 pub mod config;
 pub mod engine;
 pub mod error;

@@ -1,6 +1,7 @@
 //! The Node addon: converts between JavaScript and the core, and never computes. A function here reads as: parse, one
 //! call of the core on its engine thread, wrap.
 
+mod circuit;
 mod decompose;
 mod errors;
 mod inputs;

@@ -1,8 +1,10 @@
 //! A loaded model and all that belongs to it: weights, tokenizer, threads, and the files it came from.
 
 mod calls;
+mod circuits;
 
 pub use calls::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
+pub use circuits::Spectrum;
 
 use crate::batch::{Batch, check_ids};
 use crate::checkpoint::{Checkpoint, check_format};

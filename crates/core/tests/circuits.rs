@@ -58,9 +58,9 @@ fn spectra_of_factors_are_those_of_their_product() {
         let size = singular[0];
         let rank = singular.len();
         assert_eq!(factored.rank(), rank, "{name}");
-        close(name, [factored.norm() / size], &[case["norm"].as_f64().unwrap() / size], 1e-12);
+        close(name, [factored.norm() / size], &[case["norm"].as_f64().unwrap() / size], 1e-11);
         let relative = |values: &[f64]| values.iter().map(|v| v / size).collect::<Vec<_>>();
-        close(name, relative(&factored.singular_values().unwrap()), &relative(&singular), 1e-12);
+        close(name, relative(&factored.singular_values().unwrap()), &relative(&singular), 1e-11); // the file has 12 digits
         let found = factored.eigenvalues().unwrap();
         assert!(found.windows(2).all(|w| w[0].norm() >= w[1].norm()), "{name}: largest first");
         // eigenvalues that coincide are known to the root of the precision

@@ -126,12 +126,6 @@ fn copying_heads_and_their_opposites() {
 
     let some = copying(&session, &ov(0, 2), Some(5), &[0, 7]);
     assert_eq!((some.sampled, some.mean_rank), (5, 6.0), "of six tokens that compete");
-    let of_two = |seed| {
-        let call = CopyingCall { sample: Some(2), seed, masked: BTreeSet::new() };
-        // token 2 becomes token 5: its own logit is among the zeros; the drawn tokens decide nothing else
-        with_job(|job| session.circuit_copying(&ov(1, 1), &call, job)).unwrap()
-    };
-    assert_eq!(of_two(4), of_two(4));
 }
 
 #[test]
@@ -262,7 +256,7 @@ fn what_there_is_not_is_refused() {
         dynamic.circuit_matrix(&spec(0, 0, kind)).unwrap()
     };
     assert_eq!(at(None), at(Some(16)));
-    assert_ne!(at(None), at(Some(40)));
+    assert_ne!(at(None), at(Some(32)));
 }
 
 #[test]

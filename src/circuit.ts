@@ -80,7 +80,7 @@ export interface SingularVectors {
 export interface CopyingScore {
   /**
    * Σ λ / Σ |λ| over the eigenvalues of the full circuit W_E OV W_U: 1 copies, −1 writes the opposite (Elhage et al. 2021,
-   * "A Mathematical Framework for Transformer Circuits", on copying matrices). NaN for a circuit of zeros.
+   * "A Mathematical Framework for Transformer Circuits", on copying matrices). NaN where they are 0 but for rounding.
    */
   readonly eigenvalueShare: number
   /** Eigenvalues of W_E OV W_U that can differ from 0, at most dHead of them, largest magnitude first. */

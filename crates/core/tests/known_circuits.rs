@@ -124,6 +124,17 @@ fn copying_heads_and_their_opposites() {
     assert_eq!((elsewhere.top1, elsewhere.mean_rank), (0.0, 8.0));
     assert!(elsewhere.eigenvalue_share.is_nan());
 
+    // reads (0.1, 0.2, 0.3) and writes (1, 1, −1): orthogonal, but for the rounding of 0.3 in f32
+    let rounded = [
+        vec![(0, 0, 1.0)],
+        vec![(0, 0, 1.0)],
+        vec![(0, 0, 0.1), (1, 0, 0.2), (2, 0, 0.3)],
+        vec![(0, 0, 1.0), (0, 1, 1.0), (0, 2, -1.0)],
+    ];
+    let session_of_rounded = llama(&[[rounded, moving(0, 0, 1.0), moving(0, 0, 1.0)]]);
+    let nothing = copying(&session_of_rounded, &ov(0, 0), None, &[]);
+    assert!(nothing.eigenvalues[0].norm() > 0.0 && nothing.eigenvalue_share.is_nan());
+
     let some = copying(&session, &ov(0, 2), Some(5), &[0, 7]);
     assert_eq!((some.sampled, some.mean_rank), (5, 6.0), "of six tokens that compete");
 }

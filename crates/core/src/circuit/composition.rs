@@ -93,10 +93,10 @@ pub fn compose(model: &Transformer, call: &CompositionCall, job: &Job) -> Result
 
     let mut values = vec![f32::NAN; n * n];
     let (mut done, pairs) = (0, n_layers * (n_layers - 1) / 2);
-    for early in 0..n_layers {
-        for late in early + 1..n_layers {
+    for (early, writes) in writes.iter().enumerate() {
+        for (late, reads) in reads.iter().enumerate().skip(early + 1) {
             job.cancel.check()?;
-            let products: Vec<Vec<f32>> = writes[early].matmul(&reads[late].t()?)?.to_vec2()?;
+            let products: Vec<Vec<f32>> = writes.matmul(&reads.t()?)?.to_vec2()?;
             for (i, row) in norms(&products, config.n_heads).into_iter().enumerate() {
                 let from = (early * config.n_heads + i) * n + late * config.n_heads;
                 values[from..from + config.n_heads].copy_from_slice(&row);

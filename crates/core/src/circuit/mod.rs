@@ -21,5 +21,5 @@ mod weights;
 pub use composition::{Baseline, Composed, Composition, CompositionCall, compose, composition_bytes};
 pub use factored::{Factored, SingularVectors, eigenvalues, row_major};
 pub use spec::{Circuit, CircuitKind, CircuitSpec, Offsets};
-pub use vocabulary::{Copying, CopyingCall, TokenRow, copying, rows, scores, vocabulary_bytes};
+pub use vocabulary::{Copying, CopyingCall, TokenRow, copying, copying_bytes, rows, scores, vocabulary_bytes};
 pub use weights::{Folded, Folding};

@@ -3,7 +3,7 @@
 
 use super::factored::{Factored, eigenvalues};
 use super::spec::{CircuitKind, CircuitSpec};
-use super::weights::{Folding, fold_after, matrix};
+use super::weights::{Folding, fold_after};
 use crate::attribution::{Largest, Scored};
 use crate::cancel::Cancel;
 use crate::error::{PrismError, Result};
@@ -20,6 +20,10 @@ use std::sync::Mutex;
 
 /// Tokens of a block.
 const BLOCK: usize = 1024;
+
+/// Eigenvalues that are smaller than this beside the norms of their factors come from the rounding of f32 weights: their
+/// share says nothing.
+const ROUNDING: f64 = 1e-7;
 
 /// What a token is matched with: outputs (W_U) or keys (W_E).
 #[derive(Clone, Copy, PartialEq)]
@@ -65,10 +69,10 @@ pub fn rows(
         Table::Embed => DMatrix::zeros(read.nrows(), 1),
     };
     let blocks = over_vocabulary(model, job, |range| {
-        let values = &read * table(model, between.table, range.clone())?;
+        let values = table(model, between.table, range.clone())?.tr_mul(&read.transpose()); // [block, tokens]
         let best = |row: usize, sign: f64| {
             let mut largest = Largest::new(k);
-            for (token, value) in range.clone().zip(values.row(row).iter()) {
+            for (token, value) in range.clone().zip(values.column(row).iter()) {
                 if !masked.contains(&(token as u32)) {
                     largest.offer(token as u32, (sign * (value - means[row])) as f32);
                 }
@@ -117,7 +121,7 @@ pub struct CopyingCall {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Copying {
     /// `Σ λ / Σ |λ|` over the eigenvalues of the full circuit `W_E OV W_U`, from −1 to 1 (Elhage et al. 2021, "copying
-    /// matrices"); NaN where all are 0.
+    /// matrices"); NaN where they are 0 but for rounding.
     pub eigenvalue_share: f64,
     /// Those of the eigenvalues that can differ from 0, largest magnitude first.
     pub eigenvalues: Vec<Complex<f64>>,
@@ -140,33 +144,53 @@ pub fn copying(model: &Transformer, spec: &CircuitSpec, call: &CopyingCall, job:
     }
     let tokens = sample(call, model.config.d_vocab)?;
     let Between { a, b, .. } = Between::new(model, spec)?;
-    let read = embeddings(model, &tokens)?.transpose() * &a; // [tokens, e]
-    let own = &b * table_of(model, Table::Unembed, &tokens)?; // [e, tokens]
-    let own: Vec<f64> = (0..tokens.len()).map(|i| read.row(i).transpose().dot(&own.column(i))).collect();
+    let (read, own) = read_and_own(model, &tokens, &a, &b)?;
     let blocks = over_vocabulary(model, job, |range| {
         let written = &b * table(model, Table::Unembed, range.clone())?; // [e, block]
-        let small = &written * (table(model, Table::Embed, range.clone())?.transpose() * &a);
+        let read_here = table(model, Table::Embed, range.clone())?.tr_mul(&a); // [block, e]
+        let small = &written * &read_here;
         let better = better_than(&read, &own, &written, &tokens, range, call, job.cancel)?;
-        Ok((small, better))
+        Ok((small, [written.norm_squared(), read_here.norm_squared()], better))
     })?;
     // the eigenvalues of E A B U other than 0 are those of B U E A, summed over the vocabulary
     let mut small = DMatrix::zeros(b.nrows(), b.nrows());
+    let mut squares = [0.0; 2];
     let mut ranks = vec![1u64; tokens.len()];
-    for (part, better) in blocks {
+    for (part, [written, read], better) in blocks {
         small += part;
+        squares = [squares[0] + written, squares[1] + read];
         ranks.iter_mut().zip(better).for_each(|(rank, better)| *rank += u64::from(better));
     }
     let mut eigenvalues = eigenvalues(small)?;
     eigenvalues.truncate(Factored { a, b }.rank());
+    let magnitude: f64 = eigenvalues.iter().map(|l| l.norm()).sum();
+    let is_zero = magnitude <= ROUNDING * (squares[0] * squares[1]).sqrt();
     let n = tokens.len() as f64;
     Ok(Copying {
-        eigenvalue_share: eigenvalues.iter().map(|l| l.re).sum::<f64>()
-            / eigenvalues.iter().map(|l| l.norm()).sum::<f64>(),
+        eigenvalue_share: if is_zero { f64::NAN } else { eigenvalues.iter().map(|l| l.re).sum::<f64>() / magnitude },
         eigenvalues,
         top1: ranks.iter().filter(|rank| **rank == 1).count() as f64 / n,
         mean_rank: ranks.iter().map(|rank| *rank as f64).sum::<f64>() / n,
         sampled: tokens.len(),
     })
+}
+
+/// What the head takes from each of the tokens, [tokens, e], and what it adds to the token's own logit, [tokens].
+fn read_and_own(
+    model: &Transformer,
+    tokens: &[u32],
+    a: &DMatrix<f64>,
+    b: &DMatrix<f64>,
+) -> Result<(DMatrix<f64>, Vec<f64>)> {
+    let (mut read, mut own) = (DMatrix::zeros(tokens.len(), a.ncols()), Vec::with_capacity(tokens.len()));
+    for some in tokens.chunks(BLOCK) {
+        let from = embeddings(model, some)?.tr_mul(a);
+        let to = b * table_of(model, Table::Unembed, some)?;
+        let start = own.len();
+        own.extend((0..some.len()).map(|i| from.row(i).transpose().dot(&to.column(i))));
+        read.rows_mut(start, some.len()).copy_from(&from);
+    }
+    Ok((read, own))
 }
 
 /// For each of the tokens, how many others of a block get at least what it gets itself.
@@ -254,11 +278,18 @@ fn over_vocabulary<T: Send>(
     (0..n_blocks).into_par_iter().map(block).collect()
 }
 
-/// Bytes that a question about the vocabulary takes on `threads` threads, for `n` tokens.
+/// Bytes that rows or scores of `n` tokens take on `threads` threads.
 pub fn vocabulary_bytes(model: &Transformer, n: usize, threads: usize) -> u64 {
     let config = &model.config;
     let block = BLOCK.min(config.d_vocab) * (3 * config.d_model + 2 * config.d_head + n.min(BLOCK));
     8 * (threads * block + n * (3 * config.d_model + 2 * config.d_head) + 4 * config.d_model * config.d_head) as u64
+}
+
+/// Bytes that the copying of `n` tokens takes on `threads` threads.
+pub fn copying_bytes(model: &Transformer, n: usize, threads: usize) -> u64 {
+    let config = &model.config;
+    let blocks = config.d_vocab.div_ceil(BLOCK) * (config.d_head * config.d_head + n);
+    vocabulary_bytes(model, n.min(BLOCK), threads) + 8 * (n * (config.d_head + 4) + blocks) as u64
 }
 
 fn table(model: &Transformer, table: Table, range: Range<usize>) -> Result<DMatrix<f64>> {
@@ -281,7 +312,9 @@ fn weight(model: &Transformer, table: Table) -> &Tensor {
 /// Rows of a table as columns: [d_model, tokens].
 fn columns(model: &Transformer, table: Table, rows: &Tensor) -> Result<DMatrix<f64>> {
     let rows = if table == Table::Embed { model.embed.scaled(rows.clone())? } else { rows.clone() };
-    Ok(matrix(&rows)?.transpose())
+    let (tokens, d_model) = rows.dims2()?;
+    let values: Vec<f32> = rows.contiguous()?.flatten_all()?.to_vec1()?;
+    Ok(DMatrix::from_iterator(d_model, tokens, values.into_iter().map(f64::from))) // rows lie as columns do there
 }
 
 /// What the first block reads of these tokens, positions aside: [d_model, tokens].

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::circuit::{self, Circuit, CircuitSpec, Composition, CompositionCall, Copying, CopyingCall, SingularVectors};
-use crate::circuit::{TokenRow, composition_bytes, vocabulary_bytes};
+use crate::circuit::{TokenRow, composition_bytes, copying_bytes, vocabulary_bytes};
 use crate::error::{PrismError, Result};
 use crate::memory;
 use crate::run::Job;
@@ -78,7 +78,7 @@ impl Session {
         masked: &BTreeSet<u32>,
         job: &Job,
     ) -> Result<Vec<TokenRow>> {
-        self.over_vocabulary(tokens.len(), |model| circuit::rows(model, spec, tokens, k, masked, job))
+        self.over_vocabulary(self.row_bytes(tokens.len()), |model| circuit::rows(model, spec, tokens, k, masked, job))
     }
 
     /// See [`circuit::scores`].
@@ -86,7 +86,9 @@ impl Session {
     /// # Errors
     /// Those of [`circuit::scores`]; `MEMORY`, `POISONED`.
     pub fn circuit_scores(&self, spec: &CircuitSpec, tokens: &[u32], others: &[u32]) -> Result<DMatrix<f64>> {
-        self.over_vocabulary(tokens.len() + others.len(), |model| circuit::scores(model, spec, tokens, others))
+        self.over_vocabulary(self.row_bytes(tokens.len() + others.len()), |model| {
+            circuit::scores(model, spec, tokens, others)
+        })
     }
 
     /// See [`circuit::copying`].
@@ -95,7 +97,8 @@ impl Session {
     /// Those of [`circuit::copying`]; `MEMORY`, `POISONED`.
     pub fn circuit_copying(&self, spec: &CircuitSpec, call: &CopyingCall, job: &Job) -> Result<Copying> {
         let n = call.sample.unwrap_or(usize::MAX).min(self.transformer.config.d_vocab);
-        self.over_vocabulary(n, |model| circuit::copying(model, spec, call, job))
+        let needed = copying_bytes(&self.transformer, n, self.pool.current_num_threads());
+        self.over_vocabulary(needed, |model| circuit::copying(model, spec, call, job))
     }
 
     /// See [`circuit::compose`].
@@ -124,13 +127,16 @@ impl Session {
         })
     }
 
+    fn row_bytes(&self, n: usize) -> u64 {
+        vocabulary_bytes(&self.transformer, n, self.pool.current_num_threads())
+    }
+
     fn over_vocabulary<T: Send>(
         &self,
-        n: usize,
+        needed: u64,
         f: impl FnOnce(&crate::model::Transformer) -> Result<T> + Send,
     ) -> Result<T> {
         self.guarded(|| {
-            let needed = vocabulary_bytes(&self.transformer, n, self.pool.current_num_threads());
             memory::check("the circuit between tokens", needed, self.limit())?;
             self.pool.install(|| f(&self.transformer))
         })

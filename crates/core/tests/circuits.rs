@@ -241,3 +241,28 @@ fn circuits_give_the_scores_and_writes_of_a_run() {
         }
     }
 }
+
+#[test]
+fn notes_say_what_was_folded_in_and_left_out() {
+    let holds = |name: &str, spec: &CircuitSpec, expected: &[&str]| {
+        let notes = load(&fixture(name)).unwrap().circuit_notes(spec).unwrap().join("\n");
+        expected.iter().for_each(|part| assert!(notes.contains(part), "{name}: no {part:?} in\n{notes}"));
+    };
+    let ov = spec(0, 3, CircuitKind::Ov);
+    let post = "γ of the norm after attention folded into W_O: what is written is known up to that norm's scale";
+    let of_group = "W_V is that of key/value head 1, shared by heads 2 to 3";
+    holds("parity/gemma2", &ov, &["γ of the norm before attention folded into W_V", post, of_group]);
+    let cap = "5 · tanh(score / 5)";
+    holds("parity/gemma2", &spec(0, 0, qk(4, 4)), &[cap, "looks back 3 positions at most", "4 positions before"]);
+    holds("parity/gemma2", &spec(0, 0, qk(0, 2)), &["the mean of the turns of keys 0 to 2 positions before"]);
+    holds(
+        "parity/granite",
+        &ov,
+        &["the block multiplies what it writes", "the token embedding is multiplied", "logits are"],
+    );
+    holds("parity/bloom", &ov, &["behind its norm", "γ and centring of the final norm", "the value bias is left out"]);
+    holds("parity/bloom", &spec(0, 0, qk_default()), &["ALiBi", "the circuit is the same at every offset"]);
+    holds("parity/gpt2", &CircuitSpec { folding: Folding::Raw, ..ov }, &["norms are left out"]);
+    let dynamic = spec(0, 0, qk(1, 1));
+    holds("variants/llama_rope_dynamic", &dynamic, &["dynamic NTK angles of a prompt of 16 tokens"]);
+}

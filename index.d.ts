@@ -28,6 +28,22 @@ export declare class NativeModel {
   attention(prompts: Array<NativePrompt>, heads: Array<string> | undefined | null, prependBos: boolean | undefined | null, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativePatterns>
   /** Tests heads on random tokens. */
   detectHeads(call: NativeDetectCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeDetected[]>
+  /** What must be known about a circuit; refuses those that there are not. */
+  circuitNotes(circuit: NativeCircuit): Array<string>
+  /** Norm, singular values and eigenvalues. */
+  circuitSpectrum(circuit: NativeCircuit): Promise<NativeSpectrum>
+  /** The k largest singular values and their vectors. */
+  circuitVectors(circuit: NativeCircuit, k: number): Promise<NativeSingularVectors>
+  /** The whole matrix, [dModel, dModel]. */
+  circuitMatrix(circuit: NativeCircuit): Promise<Float32Array>
+  /** The rows of some tokens. */
+  circuitRows(circuit: NativeCircuit, tokens: Uint32Array, k: number, masked: Uint32Array, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeTokenRows>
+  /** The entries between some tokens, [tokens, others]. */
+  circuitScores(circuit: NativeCircuit, tokens: Uint32Array, others: Uint32Array): Promise<Float32Array>
+  /** How far an OV circuit copies; all tokens without `sample`. */
+  circuitCopying(circuit: NativeCircuit, sample: number | undefined | null, seed: number, masked: Uint32Array, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeCopying>
+  /** Composition scores of all pairs of heads. */
+  composition(call: NativeCompositionCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeComposition>
   /** Attributes, and splits heads by source position. */
   sources(call: NativeSourcesCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeSources>
   /** The logit lens. */
@@ -181,6 +197,16 @@ export interface NativeCall {
   attributing: NativeAttributing
 }
 
+/** A circuit of one head: `ov`, or `qk` with the first and the last offset and a prompt length. */
+export interface NativeCircuit {
+  layer: number
+  head: number
+  kind: 'ov' | 'qk'
+  foldNorms: boolean
+  offsets?: Array<number>
+  length?: number
+}
+
 /** Every column of a summary, one list per figure. */
 export interface NativeColumns {
   mean: Float64Array
@@ -199,6 +225,33 @@ export interface NativeComponent {
   index?: number
   /** for neurons of experts: its number, or the shared one */
   expert?: number | 'shared'
+}
+
+/** Scores of all pairs of heads: [heads, heads], row the earlier one; NaN where it is not earlier. */
+export interface NativeComposition {
+  heads: Array<NativeComponent>
+  values: Float32Array
+  baselineMean: number
+  baselineStd: number
+  notes: Array<string>
+}
+
+/** A call of `composition`. */
+export interface NativeCompositionCall {
+  kind: 'Q' | 'K' | 'V'
+  foldNorms: boolean
+  baseline: number
+  seed: number
+}
+
+/** How far an OV circuit copies. */
+export interface NativeCopying {
+  eigenvalueShare: number
+  /** real and imaginary part of each, one after the other */
+  eigenvalues: Float64Array
+  top1: number
+  meanRank: number
+  sampled: number
 }
 
 /** A call of `detectHeads`. */
@@ -337,6 +390,13 @@ export interface NativeScore {
   queries: number
 }
 
+/** Singular values [k] with their vectors, [k, dModel] each. */
+export interface NativeSingularVectors {
+  values: Float64Array
+  left: Float32Array
+  right: Float32Array
+}
+
 /** An attribution and the heads of it by source position. */
 export interface NativeSources {
   attribution: NativeAttribution
@@ -351,6 +411,14 @@ export interface NativeSourcesCall {
   asked: NativeAsked
   attributing: NativeAttributing
   heads?: Array<string>
+}
+
+/** Norm, singular values and eigenvalues. */
+export interface NativeSpectrum {
+  norm: number
+  singularValues: Float64Array
+  /** real and imaginary part of each, one after the other */
+  eigenvalues: Float64Array
 }
 
 /** The vectors that components wrote: [rows, components, d_model], row-major. */
@@ -379,6 +447,12 @@ export interface NativeTensor {
 
 /** An id, or a text that must be one token where it stands. */
 export type NativeToken = number | string
+
+/** Rows of some tokens: [tokens, 2, k], largest first, then smallest first. */
+export interface NativeTokenRows {
+  tokens: Uint32Array
+  values: Float32Array
+}
 
 /** The tokens that components raise and lower most. */
 export interface NativeTopTokens {

@@ -11,9 +11,26 @@ export {
 } from './attention.js'
 export { Attribution, AttributionRow, type Method } from './attribution.js'
 export type { CallOptions, Progress } from './calls.js'
+export {
+  Circuit,
+  type CircuitOptions,
+  type Complex,
+  type CopyingOptions,
+  type CopyingScore,
+  HeadCircuit,
+  OvCircuit,
+  QkCircuit,
+  type QkOptions,
+  type SingularVectors,
+  type TokenRow,
+  type TokenRowOptions,
+  type TokenValue,
+} from './circuit.js'
 export type { Component, ComponentKind, Share } from './components.js'
+export { type ComposedPair, type CompositionOptions, CompositionScores } from './composition.js'
 export { DirectionAttribution, type DirectionsRow } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
+export type { DescribeOptions, HeadAtRow, HeadDescription, Partners } from './heads.js'
 export type { BlockPoints, DimsOf, HookName, OuterPoints, ResidualHook } from './hooks.js'
 export { type LensState, LogitLens, type PredictedToken, type Standing } from './lens.js'
 export {

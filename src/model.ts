@@ -20,14 +20,17 @@ import {
 } from './attention.js'
 import { Attribution, type Method, warnIncomplete } from './attribution.js'
 import { CALL_OPTIONS, type CallOptions, call, checkCall } from './calls.js'
+import { type CircuitModel, type CircuitOptions, HeadCircuit } from './circuit.js'
 import { type Component, frozen } from './components.js'
+import { COMPOSITION_OPTIONS, type CompositionOptions, CompositionScores } from './composition.js'
 import { DirectionAttribution, flatDirections } from './directions.js'
 import { invalidArgument, native, PrismError } from './errors.js'
+import { type DescribeOptions, describeHeads, type HeadDescription } from './heads.js'
 import type { HookName, ResidualHook } from './hooks.js'
 import { LogitLens } from './lens.js'
 import { loadModel, type NativeAttributing, type NativeAttribution, type NativeModel } from './native.js'
 import type { Origin } from './observed.js'
-import { checkKeys, oneOf, optionalFlag, wholeNumber } from './options.js'
+import { checkKeys, index, oneOf, optionalFlag, wholeNumber } from './options.js'
 import { filePath, Run } from './run.js'
 import { AttributionSources } from './sources.js'
 import { ahead, AttributionSummary, batched, inStream, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
@@ -498,12 +501,56 @@ export class Model implements AsyncDisposable {
     if (mask === undefined) return new Uint32Array()
     if (mask === 'special') return native(() => this.#native.specialTokens())
     if (!Array.isArray(mask)) throw invalidArgument('mask', mask, "'special', or a list of tokens")
-    return Uint32Array.from(nativeTokens('mask', mask), (token) => {
+    return this.#tokenIds('mask', mask)
+  }
+
+  /** The ids of tokens outside of any prompt: each text must be one token alone. */
+  #tokenIds(argument: string, tokens: readonly unknown[]): Uint32Array {
+    return Uint32Array.from(nativeTokens(argument, tokens), (token) => {
       if (typeof token === 'number') return token
       const ids = this.tokenizer?.encode(token, { prependBos: false })
       if (ids?.length === 1) return ids[0] ?? 0
-      throw invalidArgument('mask', token, 'one token alone')
+      throw invalidArgument(argument, token, 'one token alone')
     })
+  }
+
+  /**
+   * The circuits of a head from its weights alone: what it moves (`.ov`) and where it looks (`.qk()`).
+   *
+   * @throws {PrismError} `INVALID_ARGUMENT`, `UNKNOWN_OPTION`
+   */
+  circuit(layer: number, head: number, options: CircuitOptions = {}): HeadCircuit {
+    const { nLayers, nHeads, dModel, dHead, dVocab } = this.config
+    const model: CircuitModel = {
+      native: this.#native,
+      origin: this.#origin,
+      dModel,
+      dHead,
+      dVocab,
+      tokenIds: (argument, tokens) => this.#tokenIds(argument, tokens),
+      masked: (mask) => this.#masked(mask),
+    }
+    return new HeadCircuit(model, index('layer', layer, nLayers), index('head', head, nHeads), options)
+  }
+
+  /**
+   * How much of what earlier heads can write lies where later heads read, for all pairs of heads, from weights alone.
+   *
+   * @param kind what of the later head is fed: its queries, keys or values
+   * @throws {PrismError} `CONFIG_UNSUPPORTED` for models that clip values and, for `'Q'` and `'K'`, with norms of queries and
+   * keys; `INVALID_ARGUMENT`, `UNKNOWN_OPTION`, `MEMORY`, `ABORTED`
+   */
+  async compositionScores(kind: 'Q' | 'K' | 'V', options: CompositionOptions = {}): Promise<CompositionScores> {
+    checkKeys('compositionScores', options, COMPOSITION_OPTIONS)
+    if (kind === undefined) throw invalidArgument('kind', kind, "'Q' or 'K' or 'V'")
+    const request = {
+      kind: oneOf('kind', kind, ['Q', 'K', 'V'], 'K'),
+      foldNorms: optionalFlag('foldNorms', options.foldNorms) ?? true,
+      baseline: wholeNumber('baseline', options.baseline, 2, 100_000) ?? 50,
+      seed: wholeNumber('seed', options.seed, 0, 2 ** 32 - 1) ?? 0,
+    }
+    const scores = await call(options, (cancel, report) => this.#native.composition(request, cancel, report))
+    return new CompositionScores(scores, request.kind, request.baseline, this.#origin)
   }
 
   /**
@@ -575,6 +622,20 @@ export class Model implements AsyncDisposable {
     const threshold = between('threshold', options.threshold, 0, 1, 0.2)
     const found = await call(options, (cancel, report) => this.#native.detectHeads(request, cancel, report))
     return found.map((head) => detectedHead(head, level, threshold))
+  }
+
+  /**
+   * The heads that attribution ranks highest, in both their halves: where they look and what they move, row by row, whether
+   * they copy, and with which heads they compose. It observes: only an ablation shows that a head matters.
+   *
+   * @throws {PrismError} as {@link attribute}
+   */
+  describeHeads(
+    prompts: readonly Prompt[],
+    targets: Target | readonly Target[],
+    options: DescribeOptions = {},
+  ): Promise<HeadDescription[]> {
+    return describeHeads(this, prompts, targets, options)
   }
 
   /** The hook points that this model has, in the order of the forward pass. */

@@ -4,7 +4,7 @@ import { index } from './options.js'
 /** Names of axes, as einsum notation would call them. */
 export type Dim =
   | 'pos' | 'query_pos' | 'key_pos' | 'head' | 'kv_head' | 'd_head' | 'd_model' | 'd_mlp' | 'expert' | 'one' | 'd_vocab'
-  | 'component' // prettier-ignore
+  | 'component' | 'singular' // prettier-ignore
 
 /**
  * A block of numbers with named axes, row-major: `data[(i · shape[1] + j) · shape[2] + k]` is element `[i, j, k]`. It is

@@ -277,7 +277,7 @@ fn tokens(list: Vec<NativeToken>) -> Vec<Token> {
     list.into_iter().map(token).collect()
 }
 
-fn one_of<T: Clone>(argument: &str, name: &str, choices: &[(&str, T)]) -> Parsed<T> {
+pub fn one_of<T: Clone>(argument: &str, name: &str, choices: &[(&str, T)]) -> Parsed<T> {
     let names: Vec<_> = choices.iter().map(|(name, _)| format!("'{name}'")).collect();
     let found = choices.iter().find(|(choice, _)| *choice == name).map(|(_, value)| value.clone());
     found.ok_or_else(|| PrismError::argument(argument, format!("'{name}'"), names.join(" or ")))

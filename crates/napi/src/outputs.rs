@@ -96,7 +96,7 @@ fn violations(certificates: &[Certificate]) -> u32 {
     certificates.iter().filter(|c| !c.holds()).count() as u32
 }
 
-fn components(components: Vec<Component>) -> Vec<NativeComponent> {
+pub fn components(components: Vec<Component>) -> Vec<NativeComponent> {
     components.into_iter().map(NativeComponent::from).collect()
 }
 

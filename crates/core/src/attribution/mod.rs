@@ -29,6 +29,7 @@ pub use convention::Convention;
 pub use direction::{Direction, NormTreatment};
 pub use stack::Depth;
 pub use target::{Against, Answer, Resolved, Target, TokenWeights};
+pub(crate) use vocabulary::Largest;
 pub use vocabulary::Scored;
 pub(crate) use {project::points as component_points, stack::stack as residual_stack};
 

@@ -58,7 +58,7 @@ impl PartialOrd for Worst {
 }
 
 /// The k largest of a stream of values.
-pub(super) struct Largest {
+pub(crate) struct Largest {
     k: usize,
     heap: BinaryHeap<Worst>,
 }

@@ -49,6 +49,18 @@ pub struct QkNorms {
     pub after_rotary: bool,
 }
 
+/// The matrices of one head: W_Q, W_K, W_V [d_model, e], and W_O [e, d_model]. Keys and values are those of its group.
+pub struct HeadWeights {
+    /// W_Q
+    pub q: Tensor,
+    /// W_K
+    pub k: Tensor,
+    /// W_V
+    pub v: Tensor,
+    /// W_O
+    pub o: Tensor,
+}
+
 impl Attention {
     /// x [rows, d_model] → z [rows, H, e] and what attention computes of it, [rows, d_model]. Behind the last block's
     /// keys and values nobody reads other rows than the tap's: it is narrowed, and rows are those.
@@ -130,6 +142,22 @@ impl Attention {
         let pattern = ops::pattern(pass.kernels, &scores, &self.rule, self.sinks.as_ref())?;
         let pattern = tap.square(at(Pattern), row, pattern)?;
         ops::mix(pass.kernels, &pattern, v, &self.rule)
+    }
+
+    /// The matrices of head `h`, as they are stored.
+    ///
+    /// # Errors
+    /// `INTERNAL` where there is no such head.
+    pub fn head_weights(&self, h: usize) -> Result<HeadWeights> {
+        let (n_heads, n_kv, e) = (self.n_heads, self.n_key_value_heads, self.d_head);
+        let group = h / (n_heads / n_kv);
+        let columns = |head: usize| self.qkv.weight.narrow(1, head * e, e);
+        Ok(HeadWeights {
+            q: columns(h)?,
+            k: columns(n_heads + group)?,
+            v: columns(n_heads + n_kv + group)?,
+            o: self.output.weight.narrow(0, h * e, e)?,
+        })
     }
 
     /// W_O head by head: [H, e, d_model].

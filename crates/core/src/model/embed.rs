@@ -29,18 +29,21 @@ impl Embed {
     pub fn forward(&self, batch: &Batch, kernels: Kernels, tap: &mut Tap) -> Result<Tensor> {
         let (ids, positions) = batch.embedded();
         let device = self.tokens.device();
-        let mut embed = self.tokens.index_select(&Tensor::new(ids, device)?, 0)?;
-        if self.scale != 1.0 {
-            embed = (embed * self.scale)?;
-        }
-        if let Some(norm) = &self.norm {
-            embed = norm.forward_unseen(&embed, kernels)?;
-        }
+        let embed = self.scaled(self.tokens.index_select(&Tensor::new(ids, device)?, 0)?, kernels)?;
         let embed = tap.rows(HookPoint::Embed, embed)?;
         let Some(table) = &self.positions else { return Ok(embed) };
         let pos_embed = table.index_select(&Tensor::new(positions, device)?, 0)?;
         let pos_embed = tap.rows(HookPoint::PosEmbed, pos_embed)?;
         ops::add(kernels, &embed, &pos_embed)
+    }
+
+    /// Rows of W_E as the stream gets them, positions aside: times the scale, behind the norm. [rows, d_model] → the same.
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn scaled(&self, rows: Tensor, kernels: Kernels) -> Result<Tensor> {
+        let rows = if self.scale == 1.0 { rows } else { (rows * self.scale)? };
+        self.norm.as_ref().map_or(Ok(rows.clone()), |norm| norm.forward_unseen(&rows, kernels))
     }
 }
 

@@ -16,7 +16,7 @@ mod mlp;
 mod norm;
 mod unembed;
 
-pub use attention::{Attention, QkNorms};
+pub use attention::{Attention, HeadWeights, QkNorms};
 pub use block::Block;
 pub use embed::Embed;
 pub use load::{load, transient_bytes, weight_bytes};

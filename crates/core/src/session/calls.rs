@@ -274,7 +274,7 @@ impl Session {
     }
 
     /// Bytes that a call may take, if there is a limit: what weights and kept runs leave of it.
-    fn limit(&self) -> Option<u64> {
+    pub(super) fn limit(&self) -> Option<u64> {
         self.memory_limit.map(|limit| limit.saturating_sub(self.holdings.bytes()))
     }
 

@@ -3,9 +3,11 @@
 mod asked;
 mod attention;
 mod calls;
+mod circuits;
 
 pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 pub use attention::{AttentionCall, DetectCall, Detected};
+pub use circuits::Spectrum;
 
 use crate::batch::check_ids;
 use crate::checkpoint::{Checkpoint, check_format};

@@ -20,7 +20,12 @@ const SHAPES = {
     ['ln_f.bias', [D]],
     ...layers((l) => [
       ...['ln_1', 'ln_2'].flatMap((norm) => ['weight', 'bias'].map((end) => [`h.${l}.${norm}.${end}`, [D]])),
-      ...[['attn.c_attn', D, 3 * D], ['attn.c_proj', D, D], ['mlp.c_fc', D, M], ['mlp.c_proj', M, D]].flatMap(([name, n, m]) => [
+      ...[
+        ['attn.c_attn', D, 3 * D],
+        ['attn.c_proj', D, D],
+        ['mlp.c_fc', D, M],
+        ['mlp.c_proj', M, D],
+      ].flatMap(([name, n, m]) => [
         [`h.${l}.${name}.weight`, [n, m]],
         [`h.${l}.${name}.bias`, [m]],
       ]),
@@ -84,7 +89,15 @@ function write(directory, family, dtype) {
   const file = openSync(join(directory, 'model.safetensors'), 'w')
   writeSync(file, Buffer.concat([length, json]))
   const state = { x: 20261123 }
-  for (const [, shape] of SHAPES[family]) writeSync(file, numbers(shape.reduce((a, b) => a * b), dtype, state))
+  for (const [, shape] of SHAPES[family])
+    writeSync(
+      file,
+      numbers(
+        shape.reduce((a, b) => a * b),
+        dtype,
+        state,
+      ),
+    )
   closeSync(file)
 }
 
@@ -109,7 +122,9 @@ function measure(root, threads) {
       const directory = join(root, `${family}-${dtype}`)
       write(directory, family, dtype)
       const loads = Array.from({ length: LOADS }, () => {
-        const child = spawnSync(process.execPath, [import.meta.filename, '--child', directory, String(threads)], { encoding: 'utf8' })
+        const child = spawnSync(process.execPath, [import.meta.filename, '--child', directory, String(threads)], {
+          encoding: 'utf8',
+        })
         assert.equal(child.status, 0, child.stderr)
         return JSON.parse(child.stdout)
       })

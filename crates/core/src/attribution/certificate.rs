@@ -40,12 +40,17 @@ impl Certificate {
     }
 }
 
-/// The certificates of rows of `n` components each.
-pub(super) fn certify(values: &[f64], n: usize, constant: &[f64], measured: &[f64]) -> Vec<Certificate> {
-    let row = |((values, constant), measured): ((&[f64], &f64), &f64)| Certificate {
-        total: values.iter().sum::<f64>() + constant,
+/// The certificates of rows of `n` components each; sums are taken in f64.
+pub(super) fn certify<T: Copy + Into<f64>>(
+    values: &[T],
+    n: usize,
+    constant: &[f64],
+    measured: &[f64],
+) -> Vec<Certificate> {
+    let row = |((values, constant), measured): ((&[T], &f64), &f64)| Certificate {
+        total: values.iter().map(|v| (*v).into()).sum::<f64>() + constant,
         measured: *measured,
-        tolerance: RELATIVE * (1.0 + values.iter().map(|v| v.abs()).sum::<f64>()),
+        tolerance: RELATIVE * (1.0 + values.iter().map(|v| (*v).into().abs()).sum::<f64>()),
     };
     values.chunks_exact(n).zip(constant).zip(measured).map(row).collect()
 }

@@ -7,7 +7,6 @@
 
 use super::certificate::{self, Certificate};
 use super::component::{Component, Unit};
-use super::direction::dot;
 use super::project;
 use super::stack::{Depth, stack};
 use crate::cancel::Cancel;
@@ -99,15 +98,19 @@ pub fn probe(model: &Transformer, chunk: Chunk, probing: &Probing, depth: Depth,
     } else {
         form(model, activations, &probing.directions, depth)?
     };
-    let values: Vec<f64> = values.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
+    let values: Vec<f32> = values.flatten_all()?.to_vec1()?;
 
-    let streams: Vec<Vec<f64>> = activations.kept(probing.at)?.to_dtype(DType::F64)?.to_vec2()?;
-    let directions: Vec<Vec<f64>> = probing.directions.to_dtype(DType::F64)?.to_vec2()?;
-    let measured: Vec<f64> = streams.iter().flat_map(|x| directions.iter().map(move |v| dot(x, v))).collect();
-    let certificates = certificate::certify(&values, fine.len(), &vec![0.0; measured.len()], &measured);
+    let streams = activations.kept(probing.at)?.to_dtype(DType::F64)?;
+    let measured = ops::project(&streams, &probing.directions.to_dtype(DType::F64)?)?; // [rows, directions]
+    let measured: Vec<f64> = measured.flatten_all()?.to_vec1()?;
+    let constant = vec![0.0; measured.len()];
+    let certificates = certificate::certify(&values, fine.len(), &constant, &measured);
     let values = match probing.unit {
-        Unit::Layer => super::component::sum_columns(&values, &layer_columns(&model.config, &fine, depth)),
-        _ => values.iter().map(|v| *v as f32).collect(),
+        Unit::Layer => {
+            let fine_values: Vec<f64> = values.into_iter().map(f64::from).collect();
+            super::component::sum_columns(&fine_values, &layer_columns(&model.config, &fine, depth))
+        }
+        _ => values,
     };
     Ok(Probed { rows: observed.rows, values, certificates })
 }
@@ -137,9 +140,10 @@ fn folding_is_cheaper(config: &ModelConfig, rows: usize, directions: usize) -> b
 /// Every write at the wanted rows, then all directions at once: [rows, directions, components].
 fn form(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Tensor> {
     let writes = stack(model, activations, Unit::Head, depth)?; // [rows, components, d_model]
-    let (rows, components, _) = writes.dims3()?;
-    let products = ops::project(&writes.flatten_to(1)?, directions)?; // [rows · components, directions]
-    Ok(products.reshape((rows, components, ()))?.transpose(1, 2)?.contiguous()?)
+    // row by row, so that the products come out in their order: transposing them all would cost as much again
+    let products =
+        (0..writes.dim(0)?).map(|row| ops::project(directions, &writes.get(row)?)).collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::stack(&products, 0)?)
 }
 
 /// Every direction through the output matrices, then all rows at once: [rows, directions, components].

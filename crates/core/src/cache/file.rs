@@ -135,6 +135,9 @@ fn whole(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let temporary: PathBuf = path.with_file_name(hidden);
     let finish = || {
         write(&temporary)?;
+        let dir = temporary.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = temporary.file_name().unwrap_or_default().to_string_lossy();
+        Header::read(&StoredFile::open(dir, &name)?)?; // as many bytes as it says
         let file = std::fs::File::open(&temporary).map_err(PrismError::io(path, "open"))?;
         file.sync_all().map_err(PrismError::io(path, "flush"))?;
         std::fs::rename(&temporary, path).map_err(PrismError::io(path, "rename into"))

@@ -3,7 +3,7 @@ import { componentColumns, cycle, rowColumns } from './arrow.js'
 import { columnOf, type Component, ranked, type Share } from './components.js'
 import type { NativeAttribution } from './native.js'
 import { checkRows, firstLines, Observed, type Origin } from './observed.js'
-import { checkKeys, index, oneOf } from './options.js'
+import { checkKeys, index, oneOf, wholeNumber } from './options.js'
 import { bars, heatmap, type Plot } from './plot.js'
 import { type ComponentMean, type MeanOptions, Sums } from './summary.js'
 import type { ResolvedTarget } from './targets.js'
@@ -131,7 +131,8 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
    */
   plot(options: { readonly row?: number; readonly type?: 'heatmap' | 'bars'; readonly top?: number } = {}): Plot {
     checkKeys('plot', options, ['row', 'type', 'top'])
-    const { row, top = 15 } = options
+    const { row } = options
+    const top = wholeNumber('top', options.top, 1, 2 ** 31) ?? 15
     const type = oneOf('type', options.type, ['heatmap', 'bars'], 'heatmap')
     checkRows(this.rows.prompt.length)
     const values = row === undefined ? this.mean({ resamples: 1 }).map(({ mean }) => mean) : [...this.row(row).values]

@@ -42,6 +42,14 @@ export interface LensState {
   readonly top?: readonly PredictedToken[]
 }
 
+/** @internal What was written last at a state: embed, L3 attn, L3 mlp; L3 where the two are parallel. */
+export function after(at: ResidualHook, states: readonly ResidualHook[]): string {
+  const [, layer = 0, point] = /^blocks\.(\d+)\.hook_resid_(\w+)$/.exec(at) ?? []
+  if (point === 'pre') return 'embed'
+  if (point === 'mid') return `L${layer} attn`
+  return states.some((state) => state.endsWith('mid')) ? `L${layer} mlp` : `L${layer}`
+}
+
 /**
  * The logit lens: what the unembedding reads from the stream before and after every sublayer (2 L + 1 states; L + 1
  * where attention and MLP are parallel). The last state is the model's own output, and is checked against it.
@@ -132,7 +140,7 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
    */
   plot(): Plot {
     checkRows(this.rows.prompt.length)
-    const names = this.states.map((at) => at.replace('blocks.', 'L').replace('.hook_resid', ''))
+    const names = this.states.map((at) => after(at, this.states))
     const row = (i: number) =>
       `${this.rows.prompt[i]}:${this.rows.position[i]} ${visible(this.tokens(this.rows.prompt[i] ?? 0)[this.rows.position[i] ?? 0] ?? '')}`
     const rows = Array.from(this.rows.prompt, (_, i) => row(i))

@@ -7,7 +7,8 @@ import type { Component } from './components.js'
 import type { Progress } from './calls.js'
 import { invalidArgument, PrismError } from './errors.js'
 import type { Origin, Provenance } from './observed.js'
-import { index } from './options.js'
+import { checkKeys, index, wholeNumber } from './options.js'
+import { bars, type Plot } from './plot.js'
 import type { ComponentMean, MeanOptions } from './summary.js'
 import type { Target } from './targets.js'
 import type { Prompt } from './tokens.js'
@@ -174,6 +175,16 @@ export class AttributionSummary implements Iterable<ComponentMean> {
     return arrowTable(columns, this.#origin, { ...this.method, ...Object.fromEntries(about) })
   }
 
+  /** A picture as a Vega-Lite spec: the `top` components (default 15) of largest |mean| as bars, with their 95 % intervals. */
+  plot(options: { readonly top?: number } = {}): Plot {
+    checkKeys('plot', options, ['top'])
+    const top = wholeNumber('top', options.top, 1, 2 ** 31) ?? 15
+    const values = this.byMagnitude(top).map(({ label, mean, interval: [low, high] }) => ({ label, value: mean, low, high }))
+    const subtitle = `mean over ${this.rows} rows of ${this.prompts} prompts, with 95 % intervals`
+    return bars(`Direct logit attribution by ${this.method.unit}`, subtitle, values, 'logits')
+  }
+
+  /** Everything, as plain data. */
   toJSON(): Record<string, unknown> {
     const { kind, method, provenance, prompts, rows, components, means, certified, worstResidual } = this
     return { kind, method, provenance, prompts, rows, certified, worstResidual, components, means }

@@ -46,7 +46,7 @@ export interface HeadPattern {
   readonly column?: { readonly token: number; readonly text: string } | { readonly class: string }
   /** The name that fits, with a strength of at least 0.4 and 0.1 more than the next; else `'mixed'`. */
   readonly type: PatternType | 'mixed'
-  /** By how much the strength of the best name exceeds the next one's. */
+  /** By how much the strength of the strongest name but `uniform` exceeds the next one's, or 0. */
   readonly margin: number
 }
 

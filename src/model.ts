@@ -552,12 +552,11 @@ export class Model implements AsyncDisposable {
    */
   async detectHeads(options: DetectOptions = {}): Promise<DetectedHead[]> {
     checkKeys('detectHeads', options, DETECT_OPTIONS)
-    const { nContext, dVocab } = this.config
+    const { nContext, dVocab, bosToken } = this.config
     const heads = labels('heads', options.heads)
-    const longest = Math.max(
-      2,
-      Math.min(25, Math.floor((nContext - 1) / 2), Math.floor((dVocab - this.#native.specialTokens().length) / 2)),
-    )
+    const special = new Set(native(() => this.#native.specialTokens()))
+    if (bosToken !== null) special.add(bosToken)
+    const longest = Math.max(2, Math.min(25, Math.floor((nContext - 1) / 2), Math.floor((dVocab - special.size) / 2)))
     const request = {
       sequences: wholeNumber('sequences', options.sequences, 2, 100_000) ?? 20,
       length: wholeNumber('length', options.length, 2, nContext) ?? longest,

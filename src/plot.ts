@@ -1,4 +1,5 @@
 // Pictures as Vega-Lite specs: plain data that any Vega viewer, notebook or page shows, and `toSvg` renders offline.
+import { invalidArgument, type PrismError } from './errors.js'
 import { cut, width } from './width.js'
 
 /** How a field of the data is shown: a channel of Vega-Lite's `encoding`. */
@@ -258,16 +259,22 @@ function titled(text: string, subtitle: string | undefined): { text: string; sub
  *
  * @param plot what `plot()` of a result returned, or any Vega-Lite spec whose data is inside
  * @returns the text of an SVG file
- * @throws {Error} of vega, where a spec is none, or would load something
+ * @throws {PrismError} `INVALID_ARGUMENT` where a spec would load something; what vega throws where it is none
  */
 export async function toSvg(plot: Plot): Promise<string> {
   const [{ compile }, vega] = (await Promise.all(['vega-lite', 'vega'].map((name) => import(name)))) as [VegaLite, Vega]
   const loader = vega.loader()
-  loader.load = () => Promise.reject(new Error('a plot loads nothing: its data is inside'))
-  const view = new vega.View(vega.parse(compile(plot).spec), { renderer: 'none', logLevel: vega.Warn, loader })
+  let refused: PrismError | undefined
+  loader.load = (uri) => {
+    refused = invalidArgument('plot', uri, 'a spec whose data is inside: nothing is loaded')
+    return Promise.reject(refused)
+  }
+  const view = new vega.View(vega.parse(compile(plot).spec), { renderer: 'none', logLevel: vega.None, loader })
   try {
     laidOut(vega, view)
-    return await view.toSVG()
+    const svg = await view.toSVG()
+    if (refused) throw refused
+    return svg
   } finally {
     view.finalize()
   }
@@ -302,7 +309,7 @@ interface View {
 }
 
 interface Vega {
-  readonly Warn: number
+  readonly None: number
   readonly textMetrics: { width: (item: { fontSize?: number; fontWeight?: string | number }, text: unknown) => number }
   loader(): { load: (uri: string) => Promise<string> }
   parse(spec: unknown): unknown

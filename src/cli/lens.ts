@@ -1,6 +1,7 @@
 // logit-prism lens: what the unembedding reads from the residual stream before and after every sublayer.
 import { after, type LensState, type LogitLens, type PredictedToken, type Standing } from '../lens.js'
 import type { Model } from '../model.js'
+import { toSvg } from '../plot.js'
 import type { ResolvedTarget } from '../targets.js'
 import {
   type AskOptions,
@@ -49,6 +50,7 @@ export async function runLens(text: string, options: Options, signal: AbortSigna
     json: () => json(report),
     csv: () => csv(report),
     arrow: async () => arrowFile(await lens.toArrow()),
+    svg: () => toSvg(lens.plot()),
   }
   await emit(await render[options.format](), options.out)
 }

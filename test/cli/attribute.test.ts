@@ -269,11 +269,11 @@ test('--tokens: for each component of the table, most raised and most lowered fi
 
 test.each<[string, string[], string[], number]>([
   ['components', [], ['prompt', 'position', 'component', 'kind', 'layer', 'index', 'value'], 26],
-  ['sources', ['--sources', 'L3H1,L2H0'], ['prompt', 'position', 'head', 'source', 'value'], 30],
+  ['sources', ['--sources', 'L3H1,L2H0'], ['prompt', 'position', 'head', 'source', 'token', 'value'], 30],
   [
     'tokens',
     ['--tokens', '--top', '3'],
-    ['prompt', 'position', 'component', 'kind', 'layer', 'index', 'direction', 'rank', 'token', 'value'],
+    ['prompt', 'position', 'component', 'kind', 'layer', 'index', 'direction', 'rank', 'token', 'text', 'value'],
     60,
   ],
 ])('--format arrow: %s, as a file and through a pipe', async (_, args, names, rows) => {

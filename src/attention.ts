@@ -39,8 +39,11 @@ export interface PatternScore {
 export interface HeadPattern {
   /** `L9H6` */
   readonly label: string
+  /** From 0. */
   readonly layer: number
+  /** Index in the layer, from 0. */
   readonly head: number
+  /** How well each name fits. */
   readonly scores: Readonly<Record<PatternType, PatternScore>>
   /** What the best column is of: a token, or a class of tokens (`punctuation`, `separators`). */
   readonly column?: { readonly token: number; readonly text: string } | { readonly class: string }
@@ -64,8 +67,11 @@ export interface Detection {
 
 /** The tests of one head. */
 export interface DetectedHead {
+  /** `L9H6` */
   readonly label: string
+  /** From 0. */
   readonly layer: number
+  /** Index in the layer, from 0. */
   readonly head: number
   /** From the second occurrence of a token to the token behind its first: the prefix-matching score of Olsson et al. 2022. */
   readonly induction: Detection
@@ -99,7 +105,9 @@ export const DETECT_OPTIONS = ['heads', 'sequences', 'length', 'seed', 'level', 
  * from there (its OV circuit), and not whether that matters.
  */
 export class Attention {
+  /** What it is worth: it observes. */
   readonly kind = 'observed' as const
+  /** Which model, on what. */
   readonly provenance: Provenance
   /** Labels of the heads that were kept. */
   readonly heads: readonly string[]
@@ -180,6 +188,7 @@ export class Attention {
     })
   }
 
+  /** Ids, tokens and patterns as lists (row-major, [query_pos, key_pos]), by head. */
   toJSON(): Record<string, unknown> {
     const { kind, provenance, heads } = this
     const prompts = Array.from({ length: this.nPrompts }, (_, p) => ({

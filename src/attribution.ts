@@ -10,8 +10,11 @@ import type { ResolvedTarget } from './targets.js'
 
 /** How an attribution was made. */
 export interface Method {
+  /** What the columns are. */
   readonly unit: 'layer' | 'head' | 'neuron'
+  /** Whether the final norm, held at its scale of the run, is in the numbers. */
   readonly norm: 'frozen' | 'none'
+  /** Where value biases count: in the heads, or as TransformerLens has it in `attn_bias`. */
   readonly convention: 'default' | 'transformerlens'
 }
 
@@ -200,13 +203,19 @@ export class AttributionRow {
   readonly position: number
   /** Attributions, in the order of `result.components`. */
   readonly values: Float32Array
+  /** What no component writes, in logits. */
   readonly constant: number
+  /** Σ components + constant. */
   readonly total: number
+  /** The same quantity by the forward pass's own final norm and unembedding. */
   readonly measured: number
   /** Only for models that cap their logits. */
   readonly measuredAfterCap: number | undefined
+  /** total − measured. */
   readonly residual: number
+  /** How large |residual| may be. */
   readonly tolerance: number
+  /** What is attributed, resolved to ids. */
   readonly target: ResolvedTarget
 
   /** What each value is. */

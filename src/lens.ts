@@ -11,16 +11,21 @@ import type { ResolvedTarget } from './targets.js'
 
 /** A token as a state of the stream predicts it. */
 export interface PredictedToken {
+  /** Its id. */
   readonly id: number
+  /** Its text alone. */
   readonly text: string
   /** After the model's cap, if it has one. */
   readonly logit: number
+  /** Of the softmax over logits after the cap. */
   readonly probability: number
 }
 
 /** One token of a target as a state of the stream ranks it. */
 export interface Standing {
+  /** Its id. */
   readonly id: number
+  /** Its text alone. */
   readonly text: string
   /** Before a cap. */
   readonly logit: number
@@ -106,6 +111,7 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
     }))
   }
 
+  /** Row by row. */
   *[Symbol.iterator](): Iterator<LensState[]> {
     for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
@@ -159,6 +165,7 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
     return tokenTable(title, 'the likeliest token of every state', cells, rows, names)
   }
 
+  /** Everything, with typed arrays as lists. */
   toJSON(): Record<string, unknown> {
     const { kind, norm, provenance, states, prompts } = this
     const rows = Array.from(this, (state, i) => ({ ...this.rowOf(i), states: state }))

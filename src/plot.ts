@@ -3,7 +3,7 @@ import { invalidArgument, type PrismError } from './errors.js'
 import { cut, width } from './width.js'
 
 /** How a field of the data is shown: a channel of Vega-Lite's `encoding`. */
-export interface Channel {
+export interface PlotChannel {
   readonly field?: string
   readonly type?: 'quantitative' | 'ordinal' | 'nominal'
   readonly title?: string | null
@@ -15,9 +15,11 @@ export interface Channel {
 }
 
 /** A mark and what its channels show. */
-export interface Layer {
+export interface PlotLayer {
+  /** What is drawn for every value, with its options. */
   readonly mark: { readonly type: 'rect' | 'bar' | 'line' | 'rule' | 'text'; readonly [option: string]: unknown }
-  readonly encoding: Readonly<Record<string, Channel>>
+  /** Channel of the mark → what it shows. */
+  readonly encoding: Readonly<Record<string, PlotChannel>>
 }
 
 /**
@@ -31,7 +33,7 @@ export type Plot = {
   readonly width: number | { readonly step: number }
   readonly height: number | { readonly step: number }
   readonly config?: Readonly<Record<string, unknown>>
-} & (Layer | { readonly layer: readonly Layer[] })
+} & (PlotLayer | { readonly layer: readonly PlotLayer[] })
 
 const SCHEMA = 'https://vega.github.io/schema/vega-lite/v6.json'
 /** Shares and probabilities: white is 0, so that what a head ignores does not look like little. */
@@ -150,13 +152,13 @@ export interface Bar {
 
 /** @internal Bars around 0, largest magnitude on top. */
 export function bars(title: string, subtitle: string, values: readonly Bar[], unit: string): Plot {
-  const y: Channel = { field: 'label', type: 'ordinal', sort: values.map(({ label }) => label), title: null }
-  const x: Channel = { field: 'value', type: 'quantitative', title: unit, axis: { tickCount: 6 } }
-  const bar: Layer = {
+  const y: PlotChannel = { field: 'label', type: 'ordinal', sort: values.map(({ label }) => label), title: null }
+  const x: PlotChannel = { field: 'value', type: 'quantitative', title: unit, axis: { tickCount: 6 } }
+  const bar: PlotLayer = {
     mark: { type: 'bar', tooltip: true },
     encoding: { y, x, color: { condition: { test: 'datum.value < 0', value: BLUE }, value: ORANGE } },
   }
-  const interval: Layer = {
+  const interval: PlotLayer = {
     mark: { type: 'rule', strokeWidth: 1.5 },
     encoding: { y, x: { ...x, field: 'low' }, x2: { field: 'high' } },
   }

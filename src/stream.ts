@@ -15,7 +15,9 @@ import type { Prompt } from './tokens.js'
 
 /** One prompt of a stream and what is attributed in it. */
 export interface StreamItem {
+  /** Text or token ids. */
   readonly prompt: Prompt
+  /** What is attributed in it. */
   readonly target: Target
 }
 
@@ -104,13 +106,17 @@ export function inStream(error: unknown, firstPrompt: number): unknown {
 
 /** A stream of attributions, reduced to one line per component. It observes; it does not prove a cause. */
 export class AttributionSummary implements Iterable<ComponentMean> {
+  /** What it is worth: it observes. */
   readonly kind = 'observed' as const
   /** How it was made. */
   readonly method: Method
+  /** Which model, on what. */
   readonly provenance: Provenance
-  /** How many prompts and rows went into it. */
+  /** How many prompts went into it. */
   readonly prompts: number
+  /** How many rows. */
   readonly rows: number
+  /** What each line is of. */
   readonly components: readonly Component[]
   /** One line per component, in the order of `components`. */
   readonly means: readonly ComponentMean[]
@@ -151,6 +157,7 @@ export class AttributionSummary implements Iterable<ComponentMean> {
     return [...this.means].sort((a, b) => Math.abs(b.mean) - Math.abs(a.mean)).slice(0, k)
   }
 
+  /** One by one, in order. */
   [Symbol.iterator](): Iterator<ComponentMean> {
     return this.means[Symbol.iterator]()
   }

@@ -62,9 +62,9 @@ test('a long prompt: its last tokens, and all that lies before as one column', a
   const { stdout } = await cli('attention', ids.join(','), '--ids', '--head', 'L0H2', '--quiet')
   const [, kept, all] = /The last (\d+) of (\d+) tokens/.exec(stdout.replaceAll(/\s+/g, ' ')) ?? []
   expect(Number(all)).toBe(64)
-  const rows = stdout.match(/^ {2}\d+ ".*$/gm) ?? []
+  const rows = stdout.match(/^ {2} ?\d+ ".*$/gm) ?? []
   expect(rows).toHaveLength(Number(kept))
-  expect(rows[0]).toMatch(new RegExp(`^ {2}${64 - Number(kept)} "`))
+  expect(rows[0]).toMatch(new RegExp(`^ {2} ?${64 - Number(kept)} "`))
   expect(rows.at(-1)).toMatch(/^ {2}63 "/)
 })
 

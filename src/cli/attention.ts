@@ -1,13 +1,14 @@
 // logit-prism attention: where heads look in one prompt, and what that is called.
-import type { Attention, HeadPattern, PatternScore, PatternType } from '../attention.js'
+import type { Attention, HeadPattern, PatternScore } from '../attention.js'
 import type { Model } from '../model.js'
 import { toSvg } from '../plot.js'
 import { head as heading, noteModel, noteUnknown, parsePrompt, type PromptedOptions, usage } from './ask.js'
 import { type Cell, csvText } from './formats.js'
 import { heatLines } from './heat.js'
+import { called, columnOf, decimals, named, strongest } from './patterns.js'
 import { emit, openModel } from './session.js'
 import { screenFor, type Terminal } from './terminal.js'
-import { cut, quoted, wrap } from './text.js'
+import { cut, wrap } from './text.js'
 
 interface Options extends PromptedOptions {
   readonly head?: string[]
@@ -92,10 +93,9 @@ function oneHead({ attention }: Report, head: HeadPattern, screen: Terminal): st
     )
     return name === type ? screen.bold(text) : text
   }
-  const called = type === 'mixed' ? `mixed, most like ${named(head, strongest(head)[0])}` : named(head, type)
   return [
     '',
-    `  ${screen.bold(label)}  ${called}; margin ${decimals(margin)}`,
+    `  ${screen.bold(label)}  ${called(head)}; margin ${decimals(margin)}`,
     '',
     ...wrap('Rows are queries, columns the keys that they look at.', columns(screen)).map(dimmed(screen)),
     '',
@@ -104,28 +104,6 @@ function oneHead({ attention }: Report, head: HeadPattern, screen: Terminal): st
     screen.dim(line('', 'score', 'chance', 'strength', 'queries')),
     ...Object.entries(scores).map(scoreLine),
   ]
-}
-
-/** The name that fits best, whether or not well enough. */
-function strongest({ scores }: HeadPattern): [PatternType, PatternScore] {
-  const entries = Object.entries(scores) as [PatternType, PatternScore][]
-  const places = entries.filter(([name, { queries }]) => name !== 'uniform' && queries > 0)
-  const [first] = places.sort(([, a], [, b]) => b.strength - a.strength)
-  return first ?? ['uniform', scores.uniform]
-}
-
-function named(head: HeadPattern, type: PatternType): string {
-  return type === 'column' ? `column of ${columnOf(head)}` : type
-}
-
-function columnOf({ column }: HeadPattern): string {
-  if (column === undefined) return 'nothing'
-  return 'class' in column ? column.class : quoted(column.text)
-}
-
-/** Three decimals; a dash where no query counted. */
-function decimals(value: number): string {
-  return Number.isNaN(value) ? '–' : value.toFixed(3).replace('-', '−')
 }
 
 function json({ model, attention, heads, options }: Report): string {

@@ -285,7 +285,9 @@ test('errors', () => {
 })
 
 test('attention: patterns have their axes, names are a closed list', () => {
-  expectTypeOf<Model['attention']>().parameters.toEqualTypeOf<[prompts: readonly Prompt[], options?: AttentionOptions | undefined]>()
+  expectTypeOf<Model['attention']>().parameters.toEqualTypeOf<
+    [prompts: readonly Prompt[], options?: AttentionOptions | undefined]
+  >()
   expectTypeOf<Model['attention']>().returns.resolves.toEqualTypeOf<Attention>()
   expectTypeOf<keyof AttentionOptions>().toEqualTypeOf<'heads' | 'prependBos' | 'signal' | 'onProgress'>()
   expectTypeOf<ReturnType<Attention['pattern']>>().toEqualTypeOf<Tensor<['query_pos', 'key_pos']>>()

@@ -177,7 +177,7 @@ export class Attention {
     const cells = labels.flatMap((y, q) => labels.slice(0, q + 1).map((x, k) => ({ x, y, value: pattern.at(q, k) })))
     return heatmap({
       title: `Attention of L${layer}H${head}`,
-      subtitle: `prompt ${prompt}; rows sum to 1`,
+      subtitle: `prompt ${prompt}, ${labels.length} tokens`,
       cells,
       xs: labels,
       ys: labels,

@@ -173,13 +173,13 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
-    const lines = [`LogitLens: ${this.rows.prompt.length} rows × ${this.states.length} states, norm ${this.norm}`]
+    const shown = [`LogitLens: ${this.rows.prompt.length} rows × ${this.states.length} states, norm ${this.norm}`]
     const states = this.rows.prompt.length === 0 ? [] : this.row(0)
     for (const { at, value, top } of states.slice(-10)) {
       const words = top?.slice(0, 3).map(({ text }) => JSON.stringify(text))
-      lines.push([`  ${at.padEnd(28)}`, value?.toFixed(3).padStart(9), words?.join(' ')].filter(Boolean).join('  '))
+      shown.push([`  ${at.padEnd(28)}`, value?.toFixed(3).padStart(9), words?.join(' ')].filter(Boolean).join('  '))
     }
-    return lines.join('\n')
+    return shown.join('\n')
   }
 
   #standings(row: number, state: number): Standing[] {

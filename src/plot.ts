@@ -92,7 +92,7 @@ export function heatmap(map: Heatmap): Plot {
       y: {
         field: 'y',
         type: 'ordinal',
-        sort: map.upwards ? [...map.ys].reverse() : [...map.ys],
+        sort: map.upwards ? map.ys.toReversed() : [...map.ys],
         title: map.yTitle,
         axis: { labelFontSize },
       },
@@ -205,7 +205,7 @@ export function tokenTable(
   ys: readonly string[],
 ): Plot {
   const x = { field: 'x', type: 'ordinal' as const, sort: [...xs], title: 'row', axis: { labelAngle: -45 } }
-  const y = { field: 'y', type: 'ordinal' as const, sort: [...ys].reverse(), title: 'stream after' }
+  const y = { field: 'y', type: 'ordinal' as const, sort: ys.toReversed(), title: 'stream after' }
   return {
     $schema: SCHEMA,
     title: titled(title, subtitle),

@@ -121,11 +121,15 @@ function json({ model, attention, heads, options }: Report): string {
 function scoresCsv({ heads }: Report): string {
   const lines = heads.flatMap((head) =>
     Object.entries(head.scores).map(([name, { score, null: chance, strength, queries }]): Cell[] => {
-      const numbers = [score, chance, strength].map((value) => (Number.isNaN(value) ? undefined : value))
-      return [head.label, head.type, head.margin, name, ...numbers, queries]
+      return [head.label, head.type, head.margin, name, present(score), present(chance), present(strength), queries]
     }),
   )
   return csvText(['head', 'type', 'margin', 'name', 'score', 'null', 'strength', 'queries'], lines)
+}
+
+/** Nothing where no query counted. */
+function present(value: number): Cell {
+  return Number.isNaN(value) ? undefined : value
 }
 
 /** Tidy: a line per head, query and key that the query may look at. */

@@ -30,7 +30,7 @@ export function heatLines(pattern: Tensor<['query_pos', 'key_pos']>, tokens: rea
   }
   const row = (q: number) => [...(from > 0 ? [before(q)] : []), ...keys.map((k) => value(q, k))]
 
-  const lines = [...header(keys, from > 0, cell).map((text) => `  ${' '.repeat(margin)} ${text}`.trimEnd())]
+  const lines = header(keys, from > 0, cell).map((text) => `  ${' '.repeat(margin)} ${text}`.trimEnd())
   for (let q = from; q < n; q += halves ? 2 : 1) {
     const [upper, lower] = [row(q), row(q + 1)]
     const labels = halves ? `${fill(label(q), longest)}  ${fill(q + 1 < n ? label(q + 1) : '', longest)}` : fill(label(q), longest)

@@ -19,12 +19,19 @@ afterAll(() => model.close())
 
 const PROMPTS = [DEMO_PROMPT, 'When Anna and Mark arrived at the park, Mark gave a ring to']
 const TARGETS: Target[] = [DEMO_TARGET, { answer: ' Anna', against: ' Mark' }]
+const ITEMS = PROMPTS.map((prompt, i) => ({ prompt, target: TARGETS[i] ?? DEMO_TARGET }))
 const ODD = ['\n', '👍', '"', "'", ' the', '\t', 'a\\b', '\u001b[2J', '玛丽', '\u0301', '<b>&', '\u202eabc', '', 'x'.repeat(60)]
 
 const grid = (n: number, m: number, value: (i: number, j: number) => number) => {
   const [xs, ys] = [Array.from({ length: n }, (_, i) => `H${i}`), Array.from({ length: m }, (_, j) => `L${j}`)]
   const cells = ys.flatMap((y, j) => xs.map((x, i) => ({ x, y, value: value(i, j) })))
   return { title: 'A grid', cells, xs, ys, xTitle: 'head', yTitle: 'layer', legend: 'logits', scale: 'diverging' as const }
+}
+
+const oddTokens = () => {
+  const xs = tokenLabels(ODD)
+  const cells = xs.map((x) => ({ x, y: 'L0H0', value: 0.5 }))
+  return { ...grid(1, 1, () => 1), xs, ys: ['L0H0'], cells, scale: 'sequential' as const }
 }
 
 /** Every kind of picture, from results and from data that no demo has. */
@@ -34,7 +41,7 @@ const PLOTS: Record<string, () => Plot | Promise<Plot>> = {
   'attribution, bars': async () => (await model.attribute(PROMPTS, TARGETS)).plot({ type: 'bars', top: 4 }),
   'attribution by layer': async () => (await model.attribute(PROMPTS, TARGETS, { unit: 'layer' })).plot(),
   'attribution by neuron': async () => (await model.attribute(PROMPTS, TARGETS, { unit: 'neuron', top: 5 })).plot({ row: 1 }),
-  summary: async () => (await model.attributeSummary(PROMPTS.map((prompt, i) => ({ prompt, target: TARGETS[i]! })))).plot(),
+  summary: async () => (await model.attributeSummary(ITEMS)).plot(),
   'lens with targets': async () => (await model.logitLens(PROMPTS, { targets: TARGETS })).plot(),
   'lens with tokens': async () => (await model.logitLens(PROMPTS, { top: 2, position: [-2, -1] })).plot(),
   sources: async () => (await model.attributeSources(PROMPTS, TARGETS, { heads: ['L3H0', 'L1H1'] })).plot({ row: 1 }),
@@ -43,7 +50,7 @@ const PLOTS: Record<string, () => Plot | Promise<Plot>> = {
   '12 × 12': () => heatmap({ ...grid(12, 12, (i, j) => i - j), upwards: true }),
   '144 × 144': () => heatmap(grid(144, 144, (i, j) => Math.sin(i * j))),
   'all zero': () => heatmap(grid(2, 2, () => 0)),
-  'odd tokens': () => heatmap({ ...grid(1, 1, () => 1), xs: tokenLabels(ODD), ys: ['L0H0'], cells: tokenLabels(ODD).map((x) => ({ x, y: 'L0H0', value: 0.5 })), scale: 'sequential' }), // prettier-ignore
+  'odd tokens': () => heatmap(oddTokens()),
   'one bar': () => bars('One', 'bar', [{ label: 'L0H0', value: 0 }], 'logits'),
   'one line': () => lines('One', 'line', [{ state: 'embed', value: 1, series: 'a' }], ['embed'], 'logits'),
   'a cell of text': () => tokenTable('One', 'cell', [{ x: 'a', y: 'embed', text: '<&>', value: 0.7 }], ['a'], ['embed']),
@@ -120,7 +127,7 @@ test('the values are those of the result, under its labels', async () => {
 })
 
 test('a summary shows its intervals', async () => {
-  const summary = await model.attributeSummary(PROMPTS.map((prompt, i) => ({ prompt, target: TARGETS[i]! })))
+  const summary = await model.attributeSummary(ITEMS)
   const [first] = summary.byMagnitude(1)
   const { values } = summary.plot({ top: 2 }).data
   expect(values).toHaveLength(2)
@@ -140,7 +147,7 @@ test('tokens as labels: numbered, their blanks seen, nothing that turns the line
     '⏎', '⇥', '\\u{1b}', '\\u{202e}', '◌\u0301', '👍', '',
   ]) // prettier-ignore
   expect(visible('x'.repeat(60))).toHaveLength(12)
-  const svg = await toSvg(await PLOTS['odd tokens']!())
+  const svg = await toSvg(heatmap(oddTokens()))
   for (const text of ['0 ⏎', '1 👍', '2 "', '8 玛丽', '10 &lt;b&gt;&amp;']) expect(svg).toContain(`>${text}<`)
   // oxlint-disable-next-line no-control-regex
   expect(svg).not.toMatch(/[\u0000-\u0008\u000b-\u001f\u202e]/)

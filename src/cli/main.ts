@@ -6,6 +6,7 @@ import { PrismError } from '../errors.js'
 import { runAttention } from './attention.js'
 import { runAttribute } from './attribute.js'
 import { runDemo } from './demo.js'
+import { runHeads } from './heads.js'
 import { runInfo } from './info.js'
 import { runLens } from './lens.js'
 import { terminal } from './terminal.js'
@@ -57,6 +58,18 @@ function program(): Command {
     .addHelpText('after', ATTENTION_EXAMPLE)
     .action((prompt, options) => runAttention(prompt, options, interrupt.signal))
 
+  target(prompted(root.command('heads')))
+    .description('the heads that add most, in both halves: where they look and what they move')
+    .option('--top <k>', 'heads, of largest |attribution|', wholeNumber, 5)
+    .option('--tokens <k>', 'tokens, sources and partners listed of each', wholeNumber, 3)
+    .option('--no-composition', 'leave out which heads compose, which takes longest on large models')
+    .addOption(formatOption(['table', 'json']))
+    .addHelpText('after', HEADS_EXAMPLE)
+    .action((prompt, options, command: Command) => {
+      if (options.answer === undefined) command.error("error: required option '--answer <token>' not specified")
+      return runHeads(prompt, options, interrupt.signal)
+    })
+
   common(root.command('info'))
     .description('what a model is and what it decomposes into')
     .addOption(formatOption(['table', 'json']))
@@ -92,6 +105,10 @@ const ATTENTION_EXAMPLE = `
 Example:
   logit-prism attention "Rome kite doctor lamp Rome kite doctor" --head L1H1`
 
+const HEADS_EXAMPLE = `
+Example:
+  logit-prism heads ${DEMO_QUESTION}`
+
 /** Options of commands that run a prompt. */
 function prompted(command: Command): Command {
   return common(command)
@@ -106,7 +123,14 @@ function prompted(command: Command): Command {
 function question(command: Command, top: number): Command {
   const what =
     command.name() === 'lens' ? 'tokens that are listed at every depth, likeliest first' : 'rows of the table, largest first'
-  return prompted(command)
+  return target(prompted(command))
+    .option('--top <k>', what, command.name() === 'lens' ? wholeNumber : numberOrAll, top)
+    .addOption(formatOption(['table', 'json', 'csv', 'arrow', 'svg']))
+}
+
+/** What is asked, and where. */
+function target(command: Command): Command {
+  return command
     .option(
       '--answer <token>',
       'a token as it follows the prompt (often with a space in front: " Mary"), :predicted or :next; repeat it for a mean',
@@ -114,8 +138,6 @@ function question(command: Command, top: number): Command {
     )
     .option('--against <token>', 'a token to compare with, or :mean, the mean over the vocabulary; repeat it for a mean', collect)
     .option('--position <position>', "'last', 'all', or positions separated by commas; negative ones count from the end", 'last')
-    .option('--top <k>', what, command.name() === 'lens' ? wholeNumber : numberOrAll, top)
-    .addOption(formatOption(['table', 'json', 'csv', 'arrow', 'svg']))
 }
 
 function common(command: Command): Command {

@@ -39,14 +39,17 @@ export interface PatternScore {
 export interface HeadPattern {
   /** `L9H6` */
   readonly label: string
+  /** From 0. */
   readonly layer: number
+  /** Index in the layer, from 0. */
   readonly head: number
+  /** How well each name fits. */
   readonly scores: Readonly<Record<PatternType, PatternScore>>
   /** What the best column is of: a token, or a class of tokens (`punctuation`, `separators`). */
   readonly column?: { readonly token: number; readonly text: string } | { readonly class: string }
   /** The name that fits, with a strength of at least 0.4 and 0.1 more than the next; else `'mixed'`. */
   readonly type: PatternType | 'mixed'
-  /** By how much the strength of the best name exceeds the next one's. */
+  /** By how much the strength of the strongest name but `uniform` exceeds the next one's, or 0. */
   readonly margin: number
 }
 
@@ -64,8 +67,11 @@ export interface Detection {
 
 /** The tests of one head. */
 export interface DetectedHead {
+  /** `L9H6` */
   readonly label: string
+  /** From 0. */
   readonly layer: number
+  /** Index in the layer, from 0. */
   readonly head: number
   /** From the second occurrence of a token to the token behind its first: the prefix-matching score of Olsson et al. 2022. */
   readonly induction: Detection
@@ -99,7 +105,9 @@ export const DETECT_OPTIONS = ['heads', 'sequences', 'length', 'seed', 'level', 
  * from there (its OV circuit), and not whether that matters.
  */
 export class Attention {
+  /** What it is worth: it observes. */
   readonly kind = 'observed' as const
+  /** Which model, on what. */
   readonly provenance: Provenance
   /** Labels of the heads that were kept. */
   readonly heads: readonly string[]
@@ -169,7 +177,7 @@ export class Attention {
     const cells = labels.flatMap((y, q) => labels.slice(0, q + 1).map((x, k) => ({ x, y, value: pattern.at(q, k) })))
     return heatmap({
       title: `Attention of L${layer}H${head}`,
-      subtitle: `prompt ${prompt}; rows sum to 1`,
+      subtitle: `prompt ${prompt}, ${labels.length} tokens`,
       cells,
       xs: labels,
       ys: labels,
@@ -180,6 +188,7 @@ export class Attention {
     })
   }
 
+  /** Ids, tokens and patterns as lists (row-major, [query_pos, key_pos]), by head. */
   toJSON(): Record<string, unknown> {
     const { kind, provenance, heads } = this
     const prompts = Array.from({ length: this.nPrompts }, (_, p) => ({

@@ -3,15 +3,18 @@ import { componentColumns, cycle, rowColumns } from './arrow.js'
 import { columnOf, type Component, ranked, type Share } from './components.js'
 import type { NativeAttribution } from './native.js'
 import { checkRows, firstLines, Observed, type Origin } from './observed.js'
-import { checkKeys, index, oneOf } from './options.js'
+import { checkKeys, index, oneOf, wholeNumber } from './options.js'
 import { bars, heatmap, type Plot } from './plot.js'
 import { type ComponentMean, type MeanOptions, Sums } from './summary.js'
 import type { ResolvedTarget } from './targets.js'
 
 /** How an attribution was made. */
 export interface Method {
+  /** What the columns are. */
   readonly unit: 'layer' | 'head' | 'neuron'
+  /** Whether the final norm, held at its scale of the run, is in the numbers. */
   readonly norm: 'frozen' | 'none'
+  /** Where value biases count: in the heads, or as TransformerLens has it in `attn_bias`. */
   readonly convention: 'default' | 'transformerlens'
 }
 
@@ -131,7 +134,8 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
    */
   plot(options: { readonly row?: number; readonly type?: 'heatmap' | 'bars'; readonly top?: number } = {}): Plot {
     checkKeys('plot', options, ['row', 'type', 'top'])
-    const { row, top = 15 } = options
+    const { row } = options
+    const top = wholeNumber('top', options.top, 1, 2 ** 31) ?? 15
     const type = oneOf('type', options.type, ['heatmap', 'bars'], 'heatmap')
     checkRows(this.rows.prompt.length)
     const values = row === undefined ? this.mean({ resamples: 1 }).map(({ mean }) => mean) : [...this.row(row).values]
@@ -199,13 +203,19 @@ export class AttributionRow {
   readonly position: number
   /** Attributions, in the order of `result.components`. */
   readonly values: Float32Array
+  /** What no component writes, in logits. */
   readonly constant: number
+  /** Σ components + constant. */
   readonly total: number
+  /** The same quantity by the forward pass's own final norm and unembedding. */
   readonly measured: number
   /** Only for models that cap their logits. */
   readonly measuredAfterCap: number | undefined
+  /** total − measured. */
   readonly residual: number
+  /** How large |residual| may be. */
   readonly tolerance: number
+  /** What is attributed, resolved to ids. */
   readonly target: ResolvedTarget
 
   /** What each value is. */

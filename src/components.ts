@@ -9,6 +9,7 @@ export type ComponentKind =
 export interface Component {
   /** `embed`, `pos_embed`, `L9H6`, `L9 attn_bias`, `L9 attn`, `L9 mlp`, `L9N611`, `L9E3N17`, `L9SN17`, `L9 mlp_bias`, `rest`. */
   readonly label: string
+  /** What it is. */
   readonly kind: ComponentKind
   /** Its layer, but for the embeddings and `rest`. */
   readonly layer?: number
@@ -20,6 +21,7 @@ export interface Component {
 
 /** One component and its value. */
 export interface Share {
+  /** Of the component, as in `result.components`. */
   readonly label: string
   /** In logits. */
   readonly value: number

@@ -9,7 +9,9 @@ import { Tensor } from './tensor.js'
 
 /** Directions at one row, and both sides of every direction's certificate. */
 export interface DirectionsRow {
+  /** Which prompt of the call. */
   readonly prompt: number
+  /** Position in the prompt. */
   readonly position: number
   /** [directions]. */
   readonly total: Float32Array
@@ -66,6 +68,7 @@ export class DirectionAttribution extends Observed implements Iterable<Direction
     return { prompt, position, total: part(this.total), measured: part(this.measured), direction }
   }
 
+  /** Row by row. */
   *[Symbol.iterator](): Iterator<DirectionsRow> {
     for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
@@ -94,6 +97,7 @@ export class DirectionAttribution extends Observed implements Iterable<Direction
     return this.table(columns, { at: this.at, certified: String(this.certified) })
   }
 
+  /** Everything, with typed arrays as lists. */
   toJSON(): Record<string, unknown> {
     const { kind, provenance, at, certified, components, prompts } = this
     const rows = Array.from(this.rows.prompt, (_, i) => {

@@ -37,8 +37,11 @@ export type PrismErrorCode =
  * was found, what was expected), and the message says both and what to do.
  */
 export class PrismError extends Error {
+  /** Always `'PrismError'`. */
   override readonly name = 'PrismError'
+  /** What happened, stable across versions. */
   readonly code: PrismErrorCode
+  /** The same in fields: what was found, what was expected; their names depend on the code. */
   readonly details: Readonly<Record<string, unknown>>
 
   constructor(code: PrismErrorCode, message: string, details: Record<string, unknown> = {}, options?: ErrorOptions) {

@@ -11,10 +11,13 @@ export interface BlockPoints {
   'ln1.hook_normalized': ['pos', 'd_model']
   /** Queries with bias, after clipping, before a norm of theirs and the rotation. */
   'attn.hook_q': ['pos', 'head', 'd_head']
+  /** Keys so. */
   'attn.hook_k': ['pos', 'kv_head', 'd_head']
+  /** Values with bias, after clipping. */
   'attn.hook_v': ['pos', 'kv_head', 'd_head']
   /** Queries as the scores use them. */
   'attn.hook_rot_q': ['pos', 'head', 'd_head']
+  /** Keys as the scores use them. */
   'attn.hook_rot_k': ['pos', 'kv_head', 'd_head']
   /** After scale, cap, ALiBi and mask; −∞ where masked. */
   'attn.hook_attn_scores': ['head', 'query_pos', 'key_pos']
@@ -24,13 +27,17 @@ export interface BlockPoints {
   'attn.hook_z': ['pos', 'head', 'd_head']
   /** What each head adds to the stream. */
   'attn.hook_result': ['pos', 'head', 'd_model']
+  /** Scale s of the norm after attention. */
   'ln1_post.hook_scale': ['pos', 'one']
+  /** Before its γ and β. */
   'ln1_post.hook_normalized': ['pos', 'd_model']
   /** What attention adds to the stream. */
   hook_attn_out: ['pos', 'd_model']
   /** Stream after attention's write. */
   hook_resid_mid: ['pos', 'd_model']
+  /** Scale s of the norm before the MLP. */
   'ln2.hook_scale': ['pos', 'one']
+  /** Before its γ and β. */
   'ln2.hook_normalized': ['pos', 'd_model']
   /** Gate (or only) projection, before the activation. */
   'mlp.hook_pre': ['pos', 'd_mlp']
@@ -40,7 +47,9 @@ export interface BlockPoints {
   'mlp.hook_post': ['pos', 'd_mlp']
   /** Gate of each expert, 0 where not chosen. */
   'mlp.hook_router_weights': ['pos', 'expert']
+  /** Scale s of the norm after the MLP. */
   'ln2_post.hook_scale': ['pos', 'one']
+  /** Before its γ and β. */
   'ln2_post.hook_normalized': ['pos', 'd_model']
   /** What the MLP adds to the stream. */
   hook_mlp_out: ['pos', 'd_model']
@@ -54,7 +63,9 @@ export interface OuterPoints {
   hook_embed: ['pos', 'd_model']
   /** Learned positions. */
   hook_pos_embed: ['pos', 'd_model']
+  /** Scale s of the final norm. */
   'ln_final.hook_scale': ['pos', 'one']
+  /** Before its γ and β. */
   'ln_final.hook_normalized': ['pos', 'd_model']
 }
 

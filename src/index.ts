@@ -48,7 +48,7 @@ export {
   type TopTokensOptions,
 } from './model.js'
 export { Observed, type Provenance } from './observed.js'
-export { type Plot, toSvg } from './plot.js'
+export { type Plot, type PlotChannel, type PlotLayer, toSvg } from './plot.js'
 export { Cache, Decomposition, type DecomposeOptions, Run, type RunAttributeOptions } from './run.js'
 export { AttributionSources, type Source, type SourcesRow } from './sources.js'
 export { AttributionSummary, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'

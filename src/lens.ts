@@ -11,16 +11,21 @@ import type { ResolvedTarget } from './targets.js'
 
 /** A token as a state of the stream predicts it. */
 export interface PredictedToken {
+  /** Its id. */
   readonly id: number
+  /** Its text alone. */
   readonly text: string
   /** After the model's cap, if it has one. */
   readonly logit: number
+  /** Of the softmax over logits after the cap. */
   readonly probability: number
 }
 
 /** One token of a target as a state of the stream ranks it. */
 export interface Standing {
+  /** Its id. */
   readonly id: number
+  /** Its text alone. */
   readonly text: string
   /** Before a cap. */
   readonly logit: number
@@ -40,6 +45,14 @@ export interface LensState {
   readonly tokens?: readonly Standing[]
   /** The most likely tokens there, most likely first; only with `top`. */
   readonly top?: readonly PredictedToken[]
+}
+
+/** @internal What was written last at a state: embed, L3 attn, L3 mlp; L3 where the two are parallel. */
+export function after(at: ResidualHook, states: readonly ResidualHook[]): string {
+  const [, layer = 0, point] = /^blocks\.(\d+)\.hook_resid_(\w+)$/.exec(at) ?? []
+  if (point === 'pre') return 'embed'
+  if (point === 'mid') return `L${layer} attn`
+  return states.some((state) => state.endsWith('mid')) ? `L${layer} mlp` : `L${layer}`
 }
 
 /**
@@ -98,6 +111,7 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
     }))
   }
 
+  /** Row by row. */
   *[Symbol.iterator](): Iterator<LensState[]> {
     for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
@@ -132,7 +146,7 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
    */
   plot(): Plot {
     checkRows(this.rows.prompt.length)
-    const names = this.states.map((at) => at.replace('blocks.', 'L').replace('.hook_resid', ''))
+    const names = this.states.map((at) => after(at, this.states))
     const row = (i: number) =>
       `${this.rows.prompt[i]}:${this.rows.position[i]} ${visible(this.tokens(this.rows.prompt[i] ?? 0)[this.rows.position[i] ?? 0] ?? '')}`
     const rows = Array.from(this.rows.prompt, (_, i) => row(i))
@@ -151,6 +165,7 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
     return tokenTable(title, 'the likeliest token of every state', cells, rows, names)
   }
 
+  /** Everything, with typed arrays as lists. */
   toJSON(): Record<string, unknown> {
     const { kind, norm, provenance, states, prompts } = this
     const rows = Array.from(this, (state, i) => ({ ...this.rowOf(i), states: state }))
@@ -158,13 +173,13 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
   }
 
   [Symbol.for('nodejs.util.inspect.custom')](): string {
-    const lines = [`LogitLens: ${this.rows.prompt.length} rows × ${this.states.length} states, norm ${this.norm}`]
+    const shown = [`LogitLens: ${this.rows.prompt.length} rows × ${this.states.length} states, norm ${this.norm}`]
     const states = this.rows.prompt.length === 0 ? [] : this.row(0)
     for (const { at, value, top } of states.slice(-10)) {
       const words = top?.slice(0, 3).map(({ text }) => JSON.stringify(text))
-      lines.push([`  ${at.padEnd(28)}`, value?.toFixed(3).padStart(9), words?.join(' ')].filter(Boolean).join('  '))
+      shown.push([`  ${at.padEnd(28)}`, value?.toFixed(3).padStart(9), words?.join(' ')].filter(Boolean).join('  '))
     }
-    return lines.join('\n')
+    return shown.join('\n')
   }
 
   #standings(row: number, state: number): Standing[] {

@@ -62,10 +62,13 @@ export interface LoadOptions extends CallOptions {
 
 /** A norm: (x − mean) / s for `layerNorm`, x / s for `rmsNorm`, times γ, plus β if it has a bias. */
 export interface Norm {
+  /** Whether it subtracts the mean. */
   readonly kind: 'layerNorm' | 'rmsNorm'
+  /** ε, added to the variance or the mean square inside s. */
   readonly eps: number
   /** γ is the stored weight, 1 + weight, or 1. */
   readonly gain: 'weight' | 'onePlusWeight' | 'none'
+  /** Whether it adds β. */
   readonly bias: boolean
 }
 
@@ -86,8 +89,11 @@ export type Positions =
 export interface Rotary {
   /** The first `dim` numbers of a head turn. */
   readonly dim: number
+  /** θ: dimension pair i turns by position · θ^(−2i / dim), before scaling. */
   readonly theta: number
+  /** Which dimensions are a pair: i and i + dim / 2, or 2 i and 2 i + 1. */
   readonly style: 'halves' | 'pairs'
+  /** How the angles were stretched, with the constants of that way. */
   readonly scaling: {
     readonly kind: 'default' | 'linear' | 'dynamic' | 'llama3' | 'yarn' | 'longRope'
     readonly [constant: string]: unknown
@@ -98,9 +104,11 @@ export interface Rotary {
 export interface ModelConfig {
   /** Hugging Face `model_type`. */
   readonly family: string
+  /** Blocks. */
   readonly nLayers: number
   /** Query heads per layer. */
   readonly nHeads: number
+  /** Key and value heads per layer; query heads share them in groups. */
   readonly nKeyValueHeads: number
   /** Width of the residual stream. */
   readonly dModel: number
@@ -114,6 +122,7 @@ export interface ModelConfig {
   readonly nContext: number
   /** What the token embedding is multiplied with. */
   readonly embedScale: number
+  /** How it knows positions. */
   readonly positions: Positions
   /** The norms of the residual stream. */
   readonly norm: Norm
@@ -135,6 +144,7 @@ export interface ModelConfig {
   readonly windows: readonly (number | null)[]
   /** Whether heads have a learned score that takes part in the softmax and moves no value. */
   readonly attentionSinks: boolean
+  /** The MLP of a block; hidden widths are `dMlp` and, of layers without experts, `dMlpDense`. */
   readonly mlp:
     | { readonly kind: 'plain' | 'gated' }
     | {
@@ -156,6 +166,7 @@ export interface ModelConfig {
   readonly denseLayers: readonly number[]
   /** Hidden width of the MLP of `denseLayers`. */
   readonly dMlpDense: number
+  /** Of the MLP, by the name that the config has for it. */
   readonly activation: string
   /** Which linear layers have a bias. */
   readonly biases: Readonly<Record<'qkv' | 'attnOut' | 'mlp' | 'router' | 'unembed', boolean>>
@@ -167,6 +178,7 @@ export interface ModelConfig {
   readonly logitCap: number | null
   /** Whether the unembedding is the transposed token embedding. */
   readonly tiedEmbeddings: boolean
+  /** The id of the BOS token, if there is one. */
   readonly bosToken: number | null
   /** What is special about the model, in words. */
   readonly notes: readonly string[]
@@ -606,12 +618,11 @@ export class Model implements AsyncDisposable {
    */
   async detectHeads(options: DetectOptions = {}): Promise<DetectedHead[]> {
     checkKeys('detectHeads', options, DETECT_OPTIONS)
-    const { nContext, dVocab } = this.config
+    const { nContext, dVocab, bosToken } = this.config
     const heads = labels('heads', options.heads)
-    const longest = Math.max(
-      2,
-      Math.min(25, Math.floor((nContext - 1) / 2), Math.floor((dVocab - this.#native.specialTokens().length) / 2)),
-    )
+    const special = new Set(native(() => this.#native.specialTokens()))
+    if (bosToken !== null) special.add(bosToken)
+    const longest = Math.max(2, Math.min(25, Math.floor((nContext - 1) / 2), Math.floor((dVocab - special.size) / 2)))
     const request = {
       sequences: wholeNumber('sequences', options.sequences, 2, 100_000) ?? 20,
       length: wholeNumber('length', options.length, 2, nContext) ?? longest,
@@ -690,6 +701,7 @@ export class Model implements AsyncDisposable {
     return this.#closing
   }
 
+  /** Closes it. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }

@@ -197,6 +197,7 @@ export class Run {
     this.#native.close()
   }
 
+  /** Closes it. */
   [Symbol.dispose](): void {
     this.close()
   }
@@ -242,6 +243,7 @@ export class Decomposition extends Observed implements Iterable<Tensor<['compone
     return this.row(i).slice(columnOf(this.components, label)).data
   }
 
+  /** Row by row. */
   *[Symbol.iterator](): Iterator<Tensor<['component', 'd_model']>> {
     for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
@@ -259,6 +261,7 @@ export class Decomposition extends Observed implements Iterable<Tensor<['compone
     return this.table(columns, {})
   }
 
+  /** Everything, with typed arrays as lists. */
   toJSON(): Record<string, unknown> {
     const { kind, provenance, components, dModel, prompts } = this
     const rows = Array.from(this.rows.prompt, (_, i) => ({ ...this.rowOf(i), vectors: this.row(i) }))

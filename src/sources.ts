@@ -21,7 +21,9 @@ export interface Source {
 
 /** Heads by source position at one row. */
 export interface SourcesRow {
+  /** Which prompt of the call. */
   readonly prompt: number
+  /** Position in the prompt: from where the heads look. */
   readonly position: number
   /** Labels of the heads. */
   readonly heads: readonly string[]
@@ -76,6 +78,7 @@ export class AttributionSources extends Observed implements Iterable<SourcesRow>
     return { prompt, position, heads, tokens, matrix, byMagnitude }
   }
 
+  /** Row by row. */
   *[Symbol.iterator](): Iterator<SourcesRow> {
     for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
@@ -125,6 +128,7 @@ export class AttributionSources extends Observed implements Iterable<SourcesRow>
     })
   }
 
+  /** Everything, with typed arrays as lists. */
   toJSON(): Record<string, unknown> {
     const { kind, provenance, heads, prompts } = this
     const rows = Array.from(this, ({ prompt, position, matrix }) => ({ prompt, position, matrix }))

@@ -7,14 +7,17 @@ import type { Component } from './components.js'
 import type { Progress } from './calls.js'
 import { invalidArgument, PrismError } from './errors.js'
 import type { Origin, Provenance } from './observed.js'
-import { index } from './options.js'
+import { checkKeys, index, wholeNumber } from './options.js'
+import { bars, type Plot } from './plot.js'
 import type { ComponentMean, MeanOptions } from './summary.js'
 import type { Target } from './targets.js'
 import type { Prompt } from './tokens.js'
 
 /** One prompt of a stream and what is attributed in it. */
 export interface StreamItem {
+  /** Text or token ids. */
   readonly prompt: Prompt
+  /** What is attributed in it. */
   readonly target: Target
 }
 
@@ -103,13 +106,17 @@ export function inStream(error: unknown, firstPrompt: number): unknown {
 
 /** A stream of attributions, reduced to one line per component. It observes; it does not prove a cause. */
 export class AttributionSummary implements Iterable<ComponentMean> {
+  /** What it is worth: it observes. */
   readonly kind = 'observed' as const
   /** How it was made. */
   readonly method: Method
+  /** Which model, on what. */
   readonly provenance: Provenance
-  /** How many prompts and rows went into it. */
+  /** How many prompts went into it. */
   readonly prompts: number
+  /** How many rows. */
   readonly rows: number
+  /** What each line is of. */
   readonly components: readonly Component[]
   /** One line per component, in the order of `components`. */
   readonly means: readonly ComponentMean[]
@@ -150,6 +157,7 @@ export class AttributionSummary implements Iterable<ComponentMean> {
     return [...this.means].sort((a, b) => Math.abs(b.mean) - Math.abs(a.mean)).slice(0, k)
   }
 
+  /** One by one, in order. */
   [Symbol.iterator](): Iterator<ComponentMean> {
     return this.means[Symbol.iterator]()
   }
@@ -174,6 +182,16 @@ export class AttributionSummary implements Iterable<ComponentMean> {
     return arrowTable(columns, this.#origin, { ...this.method, ...Object.fromEntries(about) })
   }
 
+  /** A picture as a Vega-Lite spec: the `top` components (default 15) of largest |mean| as bars, with their 95 % intervals. */
+  plot(options: { readonly top?: number } = {}): Plot {
+    checkKeys('plot', options, ['top'])
+    const top = wholeNumber('top', options.top, 1, 2 ** 31) ?? 15
+    const values = this.byMagnitude(top).map(({ label, mean, interval: [low, high] }) => ({ label, value: mean, low, high }))
+    const subtitle = `mean over ${this.rows} rows of ${this.prompts} prompts, with 95 % intervals`
+    return bars(`Direct logit attribution by ${this.method.unit}`, subtitle, values, 'logits')
+  }
+
+  /** Everything, as plain data. */
   toJSON(): Record<string, unknown> {
     const { kind, method, provenance, prompts, rows, components, means, certified, worstResidual } = this
     return { kind, method, provenance, prompts, rows, certified, worstResidual, components, means }

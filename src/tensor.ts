@@ -13,6 +13,7 @@ export type Dim =
  * @typeParam D the names of its axes, as a tuple
  */
 export class Tensor<D extends readonly Dim[] = readonly Dim[]> {
+  /** The numbers, row-major. */
   readonly data: Float32Array
   /** Lengths of the axes. */
   readonly shape: { readonly [K in keyof D]: number }
@@ -47,6 +48,7 @@ export class Tensor<D extends readonly Dim[] = readonly Dim[]> {
     return new Tensor(this.data.subarray(from, from + size), shape as never, this.dims.slice(1) as never) as never
   }
 
+  /** Plain data: axes, lengths, numbers as a list. */
   toJSON(): { dims: readonly string[]; shape: readonly number[]; data: number[] } {
     return { dims: this.dims, shape: this.shape, data: [...this.data] }
   }

@@ -6,7 +6,9 @@ import { Observed, type Origin } from './observed.js'
 
 /** A token that a component raises or lowers. */
 export interface MovedToken {
+  /** Its id. */
   readonly id: number
+  /** Its text alone. */
   readonly text: string
   /** What the component adds to its logit, less what it adds to the mean of all logits. */
   readonly value: number
@@ -14,6 +16,7 @@ export interface MovedToken {
 
 /** What one component does to the vocabulary at a row. */
 export interface ComponentTokens {
+  /** What writes. */
   readonly component: Component
   /** Raised most, largest first. */
   readonly raised: readonly MovedToken[]
@@ -53,6 +56,7 @@ export class TopTokens extends Observed implements Iterable<ComponentTokens[]> {
     return this.#of(row, this.components[c] as Component, c)
   }
 
+  /** Row by row. */
   *[Symbol.iterator](): Iterator<ComponentTokens[]> {
     for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
   }
@@ -81,6 +85,7 @@ export class TopTokens extends Observed implements Iterable<ComponentTokens[]> {
     return this.table(columns, { norm: 'frozen', against: 'mean' })
   }
 
+  /** Everything, with typed arrays as lists. */
   toJSON(): Record<string, unknown> {
     const { kind, provenance, components, k, prompts } = this
     const rows = Array.from(this, (of, i) => ({

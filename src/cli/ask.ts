@@ -8,15 +8,19 @@ import { type CommonOptions, modelLine, note, tokenText } from './session.js'
 import type { Terminal } from './terminal.js'
 import { quoted, visible, wrap } from './text.js'
 
+/** Options of commands that run a prompt. */
+export interface PromptedOptions extends CommonOptions {
+  readonly ids?: boolean
+  readonly bos?: boolean
+  readonly out?: string
+}
+
 /** Options of commands that ask something of a prompt. */
-export interface AskOptions extends CommonOptions {
+export interface AskOptions extends PromptedOptions {
   readonly answer?: string[]
   readonly against?: string[]
   readonly position: string
-  readonly ids?: boolean
-  readonly bos?: boolean
-  readonly format: 'table' | 'json' | 'csv' | 'arrow'
-  readonly out?: string
+  readonly format: 'table' | 'json' | 'csv' | 'arrow' | 'svg'
 }
 
 /** What cannot be meant: exit status 2. */
@@ -25,7 +29,7 @@ export function usage(message: string): InvalidArgumentError {
 }
 
 /** Text, or ids. */
-export function parsePrompt(text: string, { ids }: AskOptions): Prompt {
+export function parsePrompt(text: string, { ids }: PromptedOptions): Prompt {
   return ids ? text.split(',').map((id) => parseId('the prompt', id)) : text
 }
 
@@ -59,12 +63,12 @@ function parsePosition(text: string): Position {
 }
 
 /** Says which model was asked where none was named, and what of the prompt it does not know. */
-export function noteModel(options: AskOptions): void {
+export function noteModel(options: CommonOptions): void {
   if (options.model === undefined) note(options, 'no --model given: this is the bundled demo model, which knows 342 words')
 }
 
 /** Says how many pieces of a prompt became the token for unknown ones. */
-export function noteUnknown(model: Model, ids: Uint32Array, options: AskOptions): void {
+export function noteUnknown(model: Model, ids: Uint32Array, options: PromptedOptions): void {
   const unknown = ids.filter((id) => id === model.tokenizer?.unknownToken).length
   if (unknown === 0 || options.ids) return
   const words = unknown === 1 ? 'one piece of the prompt is' : `${unknown} pieces of the prompt are`

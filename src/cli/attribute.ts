@@ -2,6 +2,7 @@
 // and which tokens its components write.
 import type { Attribution } from '../attribution.js'
 import type { AttributeOptions, Model } from '../model.js'
+import { toSvg } from '../plot.js'
 import type { AttributionSources } from '../sources.js'
 import type { Target } from '../targets.js'
 import type { Prompt } from '../tokens.js'
@@ -58,6 +59,7 @@ export async function runAttribute(text: string, options: Options, signal: Abort
     json: () => json(report),
     csv: () => csv(report),
     arrow: () => arrow(report),
+    svg: () => picture(report),
   }
   await emit(await render[options.format](), options.out)
 }
@@ -68,6 +70,7 @@ function checkTogether(options: Options): void {
   if (convention === 'transformerlens' && (sources !== undefined || tokens)) {
     throw usage('--sources and --tokens are of heads with their value bias: leave --convention out.')
   }
+  if (format === 'svg' && tokens) throw usage('--format svg has no picture of --tokens: leave it out.')
   if ((format === 'csv' || format === 'arrow') && sources !== undefined && tokens) {
     throw usage(`--format ${format} holds one table: --sources or --tokens, not both.`)
   }
@@ -150,6 +153,15 @@ function csv({ result, sources, tokens }: Report): string {
     }
   }
   return csvText(['prompt', 'position', 'component', 'kind', 'layer', 'index', 'value'], lines)
+}
+
+/** A heat map, bars for neurons; of sources one row. */
+async function picture({ result, sources, options }: Report): Promise<string> {
+  const one = result.rows.prompt.length === 1
+  if (sources && !one) throw usage('--format svg of --sources is a picture of one row: name one --position.')
+  if (sources) return toSvg(sources.plot())
+  const top = options.unit === 'neuron' && Number.isFinite(options.top) ? { top: options.top } : {}
+  return toSvg(result.plot(one ? { row: 0, ...top } : top))
 }
 
 /** One table in a file: sources or tokens where they were asked for, else the attribution. */

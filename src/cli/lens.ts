@@ -1,6 +1,7 @@
 // logit-prism lens: what the unembedding reads from the residual stream before and after every sublayer.
-import type { LensState, LogitLens, PredictedToken, Standing } from '../lens.js'
+import { after, type LensState, type LogitLens, type PredictedToken, type Standing } from '../lens.js'
 import type { Model } from '../model.js'
+import { toSvg } from '../plot.js'
 import type { ResolvedTarget } from '../targets.js'
 import {
   type AskOptions,
@@ -49,16 +50,9 @@ export async function runLens(text: string, options: Options, signal: AbortSigna
     json: () => json(report),
     csv: () => csv(report),
     arrow: async () => arrowFile(await lens.toArrow()),
+    svg: () => toSvg(lens.plot()),
   }
   await emit(await render[options.format](), options.out)
-}
-
-/** What was written last at a state: embed, L3 attn, L3 mlp; L3 where the two are parallel. */
-function after({ at }: LensState, parallel: boolean): string {
-  const [, layer = 0, point] = /^blocks\.(\d+)\.hook_resid_(\w+)$/.exec(at) ?? []
-  if (point === 'pre') return 'embed'
-  if (point === 'mid') return `L${layer} attn`
-  return parallel ? `L${layer}` : `L${layer} mlp`
 }
 
 /** How the answers stand at a state: the best rank among them, and their probabilities together. */
@@ -91,9 +85,9 @@ function table({ model, lens, options }: Report, screen: Terminal): string {
   return `${lines.join('\n')}\n\n`
 }
 
-function rowTable({ model, lens }: Report, states: LensState[], i: number, screen: Terminal): string[] {
+function rowTable({ lens }: Report, states: LensState[], i: number, screen: Terminal): string[] {
   const target = lens.targets[i]
-  const first = Math.max('after'.length, ...states.map((state) => after(state, model.config.parallel).length))
+  const first = Math.max('after'.length, ...states.map((state) => after(state.at, lens.states).length))
   const columns = target ? `${'logits'.padStart(8)}  ${'rank'.padStart(6)}  ${'prob.'.padStart(7)}  ` : ''
   const left = Math.min(screen.columns, 140) - first - columns.length - 4
   const room = target && left < 18 ? 0 : left // a narrow terminal shows the numbers alone
@@ -101,7 +95,7 @@ function rowTable({ model, lens }: Report, states: LensState[], i: number, scree
     const { rank, probability: p } = standing(state.tokens ?? [], target)
     const numbers = target ? `${signed(state.value ?? Number.NaN)}  ${String(rank).padStart(6)}  ${likelihood(p)}  ` : ''
     const predicted = room > 0 ? list(state.top ?? [], room, screen) : ''
-    return `  ${after(state, model.config.parallel).padEnd(first)}  ${numbers}${predicted}`.trimEnd()
+    return `  ${after(state.at, lens.states).padEnd(first)}  ${numbers}${predicted}`.trimEnd()
   }
   const lines = [
     screen.dim(`  ${'after'.padEnd(first)}  ${columns}${room > 0 ? 'most likely' : ''}`.trimEnd()),

@@ -3,8 +3,10 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { readFileSync } from 'node:fs'
 import { PrismError } from '../errors.js'
+import { runAttention } from './attention.js'
 import { runAttribute } from './attribute.js'
 import { runDemo } from './demo.js'
+import { runHeads } from './heads.js'
 import { runInfo } from './info.js'
 import { runLens } from './lens.js'
 import { terminal } from './terminal.js'
@@ -49,6 +51,25 @@ function program(): Command {
     .addHelpText('after', LENS_EXAMPLE)
     .action((prompt, options) => runLens(prompt, options, interrupt.signal))
 
+  prompted(root.command('attention'))
+    .description('where heads look, and what that is called')
+    .option('--head <head>', 'show the pattern of this head, L5H1; repeat it for several (default: a table of all heads)', collect)
+    .addOption(formatOption(['table', 'json', 'csv', 'svg']))
+    .addHelpText('after', ATTENTION_EXAMPLE)
+    .action((prompt, options) => runAttention(prompt, options, interrupt.signal))
+
+  target(prompted(root.command('heads')))
+    .description('the heads that add most, in both halves: where they look and what they move')
+    .option('--top <k>', 'heads, of largest |attribution|', wholeNumber, 5)
+    .option('--tokens <k>', 'tokens, sources and partners listed of each', wholeNumber, 3)
+    .option('--no-composition', 'leave out which heads compose, which takes longest on large models')
+    .addOption(formatOption(['table', 'json']))
+    .addHelpText('after', HEADS_EXAMPLE)
+    .action((prompt, options, command: Command) => {
+      if (options.answer === undefined) command.error("error: required option '--answer <token>' not specified")
+      return runHeads(prompt, options, interrupt.signal)
+    })
+
   common(root.command('info'))
     .description('what a model is and what it decomposes into')
     .addOption(formatOption(['table', 'json']))
@@ -67,7 +88,8 @@ const ATTRIBUTE_EXAMPLE = `
 With --unit neuron, --top neurons of each sign are kept, in every format, and
 the others are one number; --top all keeps them all.
 --format csv and arrow hold one table: of the sources with --sources, of the
-tokens with --tokens, else of the components.
+tokens with --tokens, else of the components. --format svg is a picture: a heat
+map, bars with --unit neuron, the sources of one row with --sources.
 
 Example:
   logit-prism attribute ${DEMO_QUESTION}`
@@ -76,12 +98,39 @@ const LENS_EXAMPLE = `
 Example:
   logit-prism lens ${DEMO_QUESTION}`
 
+const ATTENTION_EXAMPLE = `
+--format csv holds the scores of all heads, or with --head the patterns;
+--format svg is a picture of one head.
+
+Example:
+  logit-prism attention "Rome kite doctor lamp Rome kite doctor" --head L1H1`
+
+const HEADS_EXAMPLE = `
+Example:
+  logit-prism heads ${DEMO_QUESTION}`
+
+/** Options of commands that run a prompt. */
+function prompted(command: Command): Command {
+  return common(command)
+    .argument('<prompt>', 'text; with --ids token ids, separated by commas')
+    .option('--ids', 'prompt and tokens are ids, not text')
+    .option('--bos', 'put a BOS token in front of the prompt, whatever the tokenizer does')
+    .option('--no-bos', 'leave it out')
+    .option('--out <file>', 'write there instead of to the terminal')
+}
+
 /** Options of commands that ask something of a prompt. */
 function question(command: Command, top: number): Command {
   const what =
     command.name() === 'lens' ? 'tokens that are listed at every depth, likeliest first' : 'rows of the table, largest first'
-  return common(command)
-    .argument('<prompt>', 'text; with --ids token ids, separated by commas')
+  return target(prompted(command))
+    .option('--top <k>', what, command.name() === 'lens' ? wholeNumber : numberOrAll, top)
+    .addOption(formatOption(['table', 'json', 'csv', 'arrow', 'svg']))
+}
+
+/** What is asked, and where. */
+function target(command: Command): Command {
+  return command
     .option(
       '--answer <token>',
       'a token as it follows the prompt (often with a space in front: " Mary"), :predicted or :next; repeat it for a mean',
@@ -89,12 +138,6 @@ function question(command: Command, top: number): Command {
     )
     .option('--against <token>', 'a token to compare with, or :mean, the mean over the vocabulary; repeat it for a mean', collect)
     .option('--position <position>', "'last', 'all', or positions separated by commas; negative ones count from the end", 'last')
-    .option('--top <k>', what, command.name() === 'lens' ? wholeNumber : numberOrAll, top)
-    .option('--ids', 'prompt and tokens are ids, not text')
-    .option('--bos', 'put a BOS token in front of the prompt, whatever the tokenizer does')
-    .option('--no-bos', 'leave it out')
-    .addOption(formatOption(['table', 'json', 'csv', 'arrow']))
-    .option('--out <file>', 'write there instead of to the terminal')
 }
 
 function common(command: Command): Command {

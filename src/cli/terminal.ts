@@ -7,6 +7,8 @@ type Style = (text: string) => string
 export interface Terminal {
   readonly columns: number
   readonly interactive: boolean
+  /** How many colours it shows; 1 where it shows none. */
+  readonly colours: number
   readonly bold: Style
   readonly dim: Style
   readonly red: Style
@@ -21,7 +23,8 @@ export function terminal(stream: NodeJS.WriteStream): Terminal {
     return coloured ? (text) => styleText(name, text) : (text) => text
   }
   const [bold, dim, red, green, cyan] = [style('bold'), style('dim'), style('red'), style('green'), style('cyan')]
-  return { columns: stream.columns || 80, interactive, bold, dim, red, green, cyan }
+  const colours = coloured ? 2 ** stream.getColorDepth() : 1
+  return { columns: stream.columns || 80, interactive, colours, bold, dim, red, green, cyan }
 }
 
 /** Where the output of a command goes: the terminal, or a file, which is plain and as wide as a page. */
@@ -29,5 +32,5 @@ export function screenFor(out: string | undefined): Terminal {
   const screen = terminal(process.stdout)
   return out === undefined
     ? screen
-    : { ...screen, columns: 100, bold: String, dim: String, red: String, green: String, cyan: String }
+    : { ...screen, columns: 100, colours: 1, bold: String, dim: String, red: String, green: String, cyan: String }
 }

@@ -1,30 +1,7 @@
 // Text as a terminal shows it: how many cells it takes, cut, filled and broken by cells, nothing in it that could act.
-import fastStringWidth from 'fast-string-width'
+import { beginning, cut, graphemes, width } from '../width.js'
 
-/** Cells that a text takes on a terminal: a Chinese character or an emoji takes two, a combining accent none. */
-export function width(text: string): number {
-  return fastStringWidth(text)
-}
-
-const graphemes = new Intl.Segmenter(undefined, { granularity: 'grapheme' })
-
-/** Text cut to a number of cells, with an ellipsis where something is missing. */
-export function cut(text: string, cells: number): string {
-  if (width(text) <= cells) return text
-  return `${beginning(text, cells - 1)}…`
-}
-
-/** The longest beginning, in whole graphemes, that fits. */
-function beginning(text: string, cells: number): string {
-  let end = 0
-  let used = 0
-  for (const { segment } of graphemes.segment(text)) {
-    used += width(segment)
-    if (used > cells) break
-    end += segment.length
-  }
-  return text.slice(0, end)
-}
+export { cut, width } from '../width.js'
 
 /** Text filled with spaces on the right to a number of cells. */
 export function fill(text: string, cells: number): string {

@@ -19,6 +19,7 @@ async function onTerminal(columns: number, command: string, env: Record<string, 
 }
 
 const ASK = `attribute '${DEMO_PROMPT}' --answer ' Mary' --against ' John'`
+const LONG = Array.from({ length: 60 }, (_, i) => 2 + (i % 23)).join(',')
 const ESCAPE = new RegExp('\u001b\\[[0-9;]*[A-Za-z]', 'g')
 
 /** The lines as they stand on the screen: what a carriage return wrote over is gone. */
@@ -32,6 +33,22 @@ test.runIf(hasScript)('colours, and a bar while it loads, unless --quiet', async
   expect(output).toMatch(/loading .*layer \d of 4/)
   expect(screen(output).join('\n')).not.toContain('loading')
   expect(await onTerminal(80, `${ASK} --quiet`)).not.toContain('loading')
+})
+
+test.runIf(hasScript)('a pattern in half blocks: two queries in a line, each in its colour', async () => {
+  const output = await onTerminal(80, `attention '${DEMO_PROMPT}' --head L3H1 --quiet`)
+  // the last query of an odd number stands alone: all its attention on the token Mary, the brightest of the colours
+  const line = output.split('\n').find((each) => each.includes('14 "to"')) ?? ''
+  const cells = [...line.matchAll(/\u001b\[([\d;]+)m▀▀/g)].map(([, codes]) => codes)
+  expect(cells).toHaveLength(15)
+  expect(cells[2]).toBe('38;5;230')
+  expect(new Set(cells.filter((_, k) => k !== 2))).toEqual(new Set(['38;5;234']))
+  const two = output.split('\n').find((each) => /2 "Mary" +3 "and"/.test(each)) ?? ''
+  expect([...two.matchAll(/\u001b\[38;5;\d+;48;5;\d+m▀▀/g)]).toHaveLength(3)
+  expect([...two.matchAll(/\u001b\[38;5;\d+m▄▄/g)]).toHaveLength(1)
+  const plain = await onTerminal(80, `attention '${DEMO_PROMPT}' --head L3H1 --quiet`, { NO_COLOR: '1' })
+  expect(plain).not.toContain('\u001b')
+  expect(plain).toMatch(/14 "to" +██$/m)
 })
 
 test.runIf(hasScript)('NO_COLOR is heard', async () => {
@@ -81,6 +98,8 @@ test.runIf(hasScript).each([60, 80, 100, 120])('tables fit %i columns', async (c
     `${ASK} --unit neuron --sources L3H1,L2H0 --tokens --position all`,
     `lens '${DEMO_PROMPT}' --answer ' Mary' --against :mean --position all`,
     `lens '${DEMO_PROMPT}'`,
+    `attention '${DEMO_PROMPT}'`,
+    `attention '${LONG}' --ids --head L1H1 --head L0H2`,
     'demo',
   ]) {
     const lines = screen(await onTerminal(columns, `${command} --quiet`))

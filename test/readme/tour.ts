@@ -69,6 +69,20 @@ run.close()
 const saved = await Run.load(model, 'ioi.safetensors')
 console.log(saved)
 saved.close()
+section('attention')
+const attention = await model.attention(prompts, { heads: ['L3H0', 'L3H1'] })
+console.log(attention.pattern(3, 1, 0).at(14, 2)) // head 1 of layer 3 looks from the last token at " Mary"
+
+const words = 'Rome kite doctor lamp store park school ring key map '
+const repeated = await model.attention([words.repeat(3)])
+for (const { label, type, margin, scores } of await repeated.classify()) {
+  const { score, null: chance } = scores.induction
+  if (type !== 'mixed') console.log(label, type, margin.toFixed(2), score.toFixed(2), chance.toFixed(2))
+}
+section('detect')
+for (const { label, induction } of await model.detectHeads({ seed: 1 })) {
+  if (induction.detected) console.log(label, induction.score.toFixed(2), induction.null.toFixed(2), induction.p < 1e-6)
+}
 section('streams')
 function* pairs() {
   for (const [a, b] of [
@@ -98,6 +112,14 @@ console.log(
 )
 writeFileSync('ioi.arrow', tableToIPC(table, 'file')) // read by polars (read_ipc), pandas (read_feather), pyarrow
 writeFileSync('ioi.json', JSON.stringify(result))
+section('plots')
+import { toSvg } from 'logit-prism'
+
+const plot = result.plot({ row: 0 })
+console.log(plot.title.text, plot.data.values.length)
+writeFileSync('heads.vl.json', JSON.stringify(plot))
+writeFileSync('heads.svg', await toSvg(plot))
+writeFileSync('L3H1.svg', await toSvg(attention.plot(3, 1, 0)))
 section('conventions')
 const theirs = await model.attribute(prompts, targets, { convention: 'transformerlens', prependBos: true })
 

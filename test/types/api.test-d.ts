@@ -1,5 +1,7 @@
 import { expectTypeOf, test } from 'vitest'
 import {
+  type Attention,
+  type AttentionOptions,
   type AttributeOptions,
   type AttributingOptions,
   type Attribution,
@@ -12,9 +14,13 @@ import {
   type ComponentMean,
   type DecomposeOptions,
   type Decomposition,
+  type DetectedHead,
+  type Detection,
+  type DetectOptions,
   type DimsOf,
   type DirectionAttribution,
   type DirectionsOptions,
+  type HeadPattern,
   type HookName,
   type LensOptions,
   type LensState,
@@ -26,6 +32,11 @@ import {
   type ModelConfig,
   type MovedToken,
   type Observed,
+  type PatternScore,
+  type PatternType,
+  type Plot,
+  type PlotChannel,
+  type PlotLayer,
   type Position,
   type PredictedToken,
   PrismError,
@@ -53,6 +64,7 @@ import {
   type Tokenizer,
   type TopTokens,
   type TopTokensOptions,
+  toSvg,
 } from '../../src/index.js'
 
 test('load: its options, and nothing else', () => {
@@ -270,4 +282,47 @@ test('errors', () => {
   expectTypeOf<PrismError['details']>().toEqualTypeOf<Readonly<Record<string, unknown>>>()
   expectTypeOf<'NOT_ONE_TOKEN'>().toExtend<PrismErrorCode>()
   expectTypeOf<'SOMETHING'>().not.toExtend<PrismErrorCode>()
+})
+
+test('attention: patterns have their axes, names are a closed list', () => {
+  expectTypeOf<Model['attention']>().parameters.toEqualTypeOf<
+    [prompts: readonly Prompt[], options?: AttentionOptions | undefined]
+  >()
+  expectTypeOf<Model['attention']>().returns.resolves.toEqualTypeOf<Attention>()
+  expectTypeOf<keyof AttentionOptions>().toEqualTypeOf<'heads' | 'prependBos' | 'signal' | 'onProgress'>()
+  expectTypeOf<ReturnType<Attention['pattern']>>().toEqualTypeOf<Tensor<['query_pos', 'key_pos']>>()
+  expectTypeOf<Attention['classify']>().returns.resolves.toEqualTypeOf<HeadPattern[]>()
+  expectTypeOf<PatternType>().toEqualTypeOf<
+    'previousToken' | 'self' | 'first' | 'column' | 'induction' | 'duplicateToken' | 'uniform' // prettier-ignore
+  >()
+  expectTypeOf<HeadPattern['type']>().toEqualTypeOf<PatternType | 'mixed'>()
+  expectTypeOf<HeadPattern['scores']>().toEqualTypeOf<Readonly<Record<PatternType, PatternScore>>>()
+  expectTypeOf<Attention['kind']>().toEqualTypeOf<'observed'>()
+  const pattern = {} as ReturnType<Attention['pattern']>
+  expectTypeOf(pattern.slice(0)).toEqualTypeOf<Tensor<['key_pos']>>()
+  // @ts-expect-error: two indices
+  pattern.at(0)
+})
+
+test('detected heads', () => {
+  expectTypeOf<Model['detectHeads']>().parameters.toEqualTypeOf<[options?: DetectOptions | undefined]>()
+  expectTypeOf<Model['detectHeads']>().returns.resolves.toEqualTypeOf<DetectedHead[]>()
+  expectTypeOf<keyof DetectOptions>().toEqualTypeOf<
+    'heads' | 'sequences' | 'length' | 'seed' | 'level' | 'threshold' | 'signal' | 'onProgress'
+  >()
+  expectTypeOf<DetectedHead['induction']>().toEqualTypeOf<Detection>()
+  expectTypeOf<DetectedHead['previousToken']['detected']>().toEqualTypeOf<boolean>()
+  // @ts-expect-error: misspelt
+  void ({} as Model).detectHeads({ sequence: 3 })
+})
+
+test('pictures are plain data', () => {
+  for (const of of [{} as Attribution, {} as AttributionSources, {} as LogitLens, {} as AttributionSummary]) {
+    expectTypeOf(of.plot).returns.toEqualTypeOf<Plot>()
+  }
+  expectTypeOf<Attention['plot']>().toEqualTypeOf<(layer: number, head: number, prompt: number) => Plot>()
+  expectTypeOf(toSvg).toEqualTypeOf<(plot: Plot) => Promise<string>>()
+  expectTypeOf<PlotLayer['encoding']>().toEqualTypeOf<Readonly<Record<string, PlotChannel>>>()
+  // @ts-expect-error: misspelt
+  void ({} as Attribution).plot({ kind: 'bars' })
 })

@@ -82,7 +82,9 @@ impl Session {
             let config = &self.transformer.config;
             let heads = sources::heads(call.heads.as_deref(), &self.transformer)?;
             let special: BTreeSet<u32> = self.special_tokens().into_iter().collect();
-            let tokens: Vec<u32> = (0..config.d_vocab as u32).filter(|id| !special.contains(id)).collect();
+            let tokens: Vec<u32> = (0..config.d_vocab as u32)
+                .filter(|id| !special.contains(id) && config.bos_token != Some(*id))
+                .collect();
             let longest = (config.n_context - usize::from(config.bos_token.is_some())) / 2;
             if call.length > longest {
                 return Err(PrismError::argument(

@@ -218,6 +218,7 @@ export abstract class Circuit {
     return new Tensor(data, [dModel, dModel], ['d_model', 'd_model'] as const)
   }
 
+  /** What the circuit is and what was folded into it; its numbers are asked for one by one. */
   toJSON(): Record<string, unknown> {
     const { kind, provenance, notes } = this
     return { kind, provenance, circuit: this.spec, notes }

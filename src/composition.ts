@@ -4,6 +4,7 @@ import { unknownName } from './errors.js'
 import type { NativeComposition } from './native.js'
 import type { Origin, Provenance } from './observed.js'
 import { wholeNumber } from './options.js'
+import { pairs, type Plot } from './plot.js'
 
 /** Options of {@link Model.compositionScores}. */
 export interface CompositionOptions extends CallOptions {
@@ -77,6 +78,15 @@ export class CompositionScores {
       .map((i) => this.#pair(i))
   }
 
+  /** A picture as a Vega-Lite spec: earlier heads by later heads, in standard deviations above random heads. */
+  plot(): Plot {
+    const scores = this.top(2 ** 31).map(({ from, to, deviations }) => ({ from, to, score: deviations }))
+    const { mean, samples } = this.baseline
+    const title = `${this.composition}-composition`
+    return pairs(title, `${samples} pairs of random heads score ${mean.toFixed(3)}`, scores, 'σ above random heads')
+  }
+
+  /** Everything, with typed arrays as lists; NaN, where a head is not earlier, as null. */
   toJSON(): Record<string, unknown> {
     const { kind, composition, provenance, baseline, notes } = this
     const heads = this.heads.map(({ label }) => label)

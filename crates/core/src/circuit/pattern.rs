@@ -267,10 +267,11 @@ impl Predictions {
     }
 
     fn head(&self, head: (usize, usize), i: usize, patterns: &Patterns) -> Result<HeadPattern> {
-        let mut scores = BTreeMap::new();
+        let (mut scores, mut rests) = (BTreeMap::new(), BTreeMap::new());
         for kind in [Kind::PreviousToken, Kind::Own, Kind::First, Kind::Induction, Kind::DuplicateToken] {
             let queries = self.fixed.get(&kind).map_or(&[][..], |list| list);
             scores.insert(kind, score(queries, i, patterns)?);
+            rests.insert(kind, rest(queries, i, patterns)?);
         }
         let mut best_column: Option<(Column, Score)> = None;
         for (column, queries) in &self.columns {
@@ -280,12 +281,13 @@ impl Predictions {
             let score = score(queries, i, patterns)?;
             if best_column.as_ref().is_none_or(|(_, best)| score.strength > best.strength) {
                 best_column = Some((column.clone(), score));
+                rests.insert(Kind::Column, rest(queries, i, patterns)?);
             }
         }
         let (column, of_column) = best_column.unzip();
         scores.insert(Kind::Column, of_column.unwrap_or(NOTHING));
         scores.insert(Kind::Uniform, self.uniformity(i, patterns)?);
-        let (best, margin) = best(&scores);
+        let (best, margin) = best(&scores, &rests);
         Ok(HeadPattern { head, scores, column, best, margin })
     }
 
@@ -361,28 +363,41 @@ fn score(queries: &[Predicted], head: usize, patterns: &Patterns) -> Result<Scor
     Ok(Score { score, null, strength: (score - null) / (1.0 - null), queries: queries.len() })
 }
 
-/// The name of largest strength, where it is strong and alone; else `Uniform` where the rows are flat; and the distance
-/// to the next.
-fn best(scores: &BTreeMap<Kind, Score>) -> (Option<Kind>, f64) {
-    let mut named: Vec<(Kind, f64)> = scores
-        .iter()
-        .filter(|(kind, score)| **kind != Kind::Uniform && score.queries > 0)
-        .map(|(kind, score)| (*kind, score.strength))
-        .collect();
-    named.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let margin = match named[..] {
-        [] => 0.0,
-        [(_, first)] => first,
-        [(_, first), (_, second), ..] => first - second.max(0.0),
-    };
-    match named.first() {
-        Some((kind, strength)) if *strength >= MIN_STRENGTH && margin >= MIN_MARGIN => (Some(*kind), margin),
-        first => {
-            let flat = scores.get(&Kind::Uniform).is_some_and(|u| u.queries > 0 && u.score >= MIN_ENTROPY);
-            let is_flat = flat && first.is_none_or(|(_, strength)| *strength < MIN_STRENGTH);
-            (is_flat.then_some(Kind::Uniform), margin)
-        }
+/// The attention on the first position at the queries that count for a name: a head that has nothing to do there rests on
+/// it, and what it does elsewhere is no rival of the name.
+fn rest(queries: &[Predicted], head: usize, patterns: &Patterns) -> Result<f64> {
+    let mut sum = 0.0;
+    for Predicted { prompt, query, .. } in queries {
+        let length = patterns.prompts[*prompt].len();
+        sum += f64::from(patterns.pattern(head, *prompt)?[query * length]);
     }
+    Ok(sum / queries.len().max(1) as f64)
+}
+
+/// The name of largest strength, where it is strong and alone; else `First` where that is; else `Uniform` where the rows are
+/// flat; and the distance to the next. The first position is a rival of another name only at that name's own queries.
+fn best(scores: &BTreeMap<Kind, Score>, rests: &BTreeMap<Kind, f64>) -> (Option<Kind>, f64) {
+    let strength = |kind: Kind| scores.get(&kind).filter(|score| score.queries > 0).map(|score| score.strength);
+    let others = [Kind::PreviousToken, Kind::Own, Kind::Column, Kind::Induction, Kind::DuplicateToken];
+    let mut named: Vec<(Kind, f64)> = others.iter().filter_map(|kind| Some((*kind, strength(*kind)?))).collect();
+    named.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let second = named.get(1).map_or(0.0, |(_, second)| second.max(0.0));
+    let top =
+        named.first().map(|(kind, first)| (*kind, *first, first - second.max(rests.get(kind).copied().unwrap_or(0.0))));
+    if let Some((kind, first, margin)) = top
+        && first >= MIN_STRENGTH
+        && margin >= MIN_MARGIN
+    {
+        return (Some(kind), margin);
+    }
+    let (rival, first) = (top.map_or(0.0, |(_, rival, _)| rival.max(0.0)), strength(Kind::First).unwrap_or(0.0));
+    let margin = if first > rival { first - rival } else { top.map_or(0.0, |(_, _, margin)| margin.max(0.0)) };
+    if first >= MIN_STRENGTH && first - rival >= MIN_MARGIN {
+        return (Some(Kind::First), margin);
+    }
+    let flat = scores.get(&Kind::Uniform).is_some_and(|u| u.queries > 0 && u.score >= MIN_ENTROPY);
+    let is_flat = flat && first < MIN_STRENGTH && rival < MIN_STRENGTH;
+    (is_flat.then_some(Kind::Uniform), margin)
 }
 
 #[cfg(test)]
@@ -448,6 +463,17 @@ mod tests {
         assert_eq!(found.scores[&Kind::Induction].score, 1.0);
         // queries 6 to 11 have an earlier occurrence; that of query 11 lies at 5, so its key is 6
         assert_eq!(found.scores[&Kind::Induction].queries, 6);
+    }
+
+    #[test]
+    fn a_head_that_rests_on_the_first_token_most_of_the_time_is_named_by_what_it_does() {
+        // twenty tokens of which two stand twice: two queries of twenty-one have something to look for
+        let ids: Vec<u32> = (0..20).chain([5, 9]).collect();
+        let found = named(&head(&[&ids], induction));
+        assert!(found.scores[&Kind::First].strength > 0.8);
+        assert_eq!((found.best, found.scores[&Kind::Induction].queries), (Some(Kind::Induction), 2));
+        // one that looks at the first token there, too, is one on the first token
+        assert_eq!(named(&head(&[&ids], |_, _| vec![0])).best, Some(Kind::First));
     }
 
     #[test]

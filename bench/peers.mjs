@@ -80,9 +80,9 @@ function distance(a, b) {
 /** Peak memory of a process that loads the model and answers one call. */
 async function peak(start, batch) {
   const peer = start()
-  const { peak } = await peer.call({ prompts: batch })
+  const { peak: bytes } = await peer.call({ prompts: batch })
   await peer.end()
-  return peak
+  return bytes
 }
 
 const median = (list) => list.toSorted((a, b) => a - b)[list.length >> 1]

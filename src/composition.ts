@@ -70,9 +70,9 @@ export class CompositionScores {
   /** The `k` pairs of the highest scores, highest first. */
   top(k = 10): ComposedPair[] {
     const n = wholeNumber('k', k, 1, 2 ** 31) ?? 10
-    const pairs = Array.from(this.values.keys()).filter((i) => !Number.isNaN(this.values[i]))
+    const places = Array.from(this.values.keys()).filter((i) => !Number.isNaN(this.values[i]))
     const score = (i: number) => this.values[i] ?? 0
-    return pairs
+    return places
       .sort((i, j) => score(j) - score(i) || i - j)
       .slice(0, n)
       .map((i) => this.#pair(i))

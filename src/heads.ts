@@ -94,25 +94,25 @@ export async function describeHeads(
   const compositions =
     (optionalFlag('composition', options.composition) ?? true) ? await allCompositions(model, stoppable) : undefined
 
-  return Promise.all(
-    heads.map(async ({ label, layer = 0, index: head = 0 }) => {
-      const rows = Array.from(attribution, (row, i) => {
-        const { raised, lowered } = tokens.get(i, label)
-        const { prompt, position } = row
-        return { prompt, position, value: row.value(label), sources: strongest(sources.row(i), label, k), raised, lowered }
-      })
-      const pattern = patterns.find((each) => each.label === label)
-      if (!pattern) throw new PrismError('INTERNAL', `no pattern of ${label}`, {})
-      const copying = await orRefused(() => model.circuit(layer, head).ov.copyingScore(stoppable))
-      const composition = compositions && {
-        Q: partners(compositions.Q, label, k),
-        K: partners(compositions.K, label, k),
-        V: partners(compositions.V, label, k),
-      }
-      const mean = means.get(label) ?? Number.NaN
-      return { label, layer, head, mean, pattern, rows, copying, ...(composition ? { composition } : {}) }
-    }),
-  )
+  const descriptions: HeadDescription[] = []
+  for (const { label, layer = 0, index: head = 0 } of heads) {
+    const pattern = patterns.find((each) => each.label === label)
+    if (!pattern) throw new PrismError('INTERNAL', `no pattern of ${label}`, {})
+    const rows = Array.from(attribution, (row, i) => {
+      const { raised, lowered } = tokens.get(i, label)
+      const { prompt, position } = row
+      return { prompt, position, value: row.value(label), sources: strongest(sources.row(i), label, k), raised, lowered }
+    })
+    const copying = await orRefused(() => model.circuit(layer, head).ov.copyingScore(stoppable))
+    const composition = compositions && {
+      Q: partners(compositions.Q, label, k),
+      K: partners(compositions.K, label, k),
+      V: partners(compositions.V, label, k),
+    }
+    const mean = means.get(label) ?? Number.NaN
+    descriptions.push({ label, layer, head, mean, pattern, rows, copying, ...(composition ? { composition } : {}) })
+  }
+  return descriptions
 }
 
 type Refusable<T> = T | { readonly refused: string }

@@ -83,6 +83,20 @@ section('detect')
 for (const { label, induction } of await model.detectHeads({ seed: 1 })) {
   if (induction.detected) console.log(label, induction.score.toFixed(2), induction.null.toFixed(2), induction.p < 1e-6)
 }
+section('circuits')
+const { ov } = model.circuit(1, 1) // head 1 of layer 1, from its weights
+const { eigenvalueShare, top1 } = await ov.copyingScore({ sample: 'all', mask: 'special' })
+console.log(eigenvalueShare.toFixed(3), top1.toFixed(3)) // near 1: it copies
+console.log((await ov.row('lamp', { k: 2 })).top.map(({ text }) => text)) // what it writes when it reads "lamp"
+console.log(Array.from((await ov.singularValues()).slice(0, 3), (value) => value.toFixed(1)))
+
+const byKeys = await model.compositionScores('K')
+for (const { from, to, score, deviations } of byKeys.top(3)) console.log(from, to, score.toFixed(3), deviations > 10)
+section('describe')
+for (const head of await model.describeHeads(prompts, targets, { top: 2, k: 1 })) {
+  const [row] = head.rows
+  console.log(head.label, head.mean.toFixed(2), row?.sources[0]?.token, row?.raised[0]?.text)
+}
 section('streams')
 function* pairs() {
   for (const [a, b] of [

@@ -93,8 +93,8 @@ mod tests {
         let dynamic = config(r#", "rope_scaling": {"type": "dynamic", "factor": 2.0}"#);
         // beyond the 24 positions of training the angles of every position depend on the length
         let (short, long) = (prompt(20, &[90]), prompt(20, &[91, 92, 93, 94, 95, 96, 97]));
-        assert_eq!(shared(&long, &[short.clone()], &dynamic), None);
-        assert_eq!(shared(&short, &[short.clone()], &dynamic), Some((0, 20)));
+        assert_eq!(shared(&long, std::slice::from_ref(&short), &dynamic), None);
+        assert_eq!(shared(&short, std::slice::from_ref(&short), &dynamic), Some((0, 20)));
         assert_eq!(shared(&long, &[short], &config("")), Some((0, 20)));
     }
 }

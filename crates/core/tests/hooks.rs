@@ -55,7 +55,7 @@ fn check_session(session: &Session, name: &str) {
         assert_eq!(in_fixture, ours);
 
         let n_pos = prompt.len();
-        let seen = observe(&session, prompt, &HookPoint::all(config)).unwrap();
+        let seen = observe(session, prompt, &HookPoint::all(config)).unwrap();
         for point in HookPoint::all(config) {
             let key = format!("{i}/{point}");
             let (shape, found) = seen.values(point, 0).unwrap();

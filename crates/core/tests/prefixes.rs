@@ -10,14 +10,14 @@ use logit_prism_core::session::{Call, Session};
 /// A tree: prompts that share 24 tokens, some of them more, one nothing; one twice.
 fn prompts(d_vocab: usize) -> Vec<Vec<u32>> {
     let token = |i: usize| ((i * 7 + 3) % d_vocab) as u32;
-    let prompt = |parts: &[std::ops::Range<usize>]| parts.iter().cloned().flatten().map(token).collect();
+    let prompt = |parts: &[(usize, usize)]| parts.iter().flat_map(|(from, to)| *from..*to).map(token).collect();
     vec![
-        prompt(&[0..24, 30..32]),
-        prompt(&[0..24, 40..45]),
-        prompt(&[0..24, 40..44, 50..51]),
-        prompt(&[5..12]),
-        prompt(&[0..24, 30..32]),
-        prompt(&[0..17, 60..64]),
+        prompt(&[(0, 24), (30, 32)]),
+        prompt(&[(0, 24), (40, 45)]),
+        prompt(&[(0, 24), (40, 44), (50, 51)]),
+        prompt(&[(5, 12)]),
+        prompt(&[(0, 24), (30, 32)]),
+        prompt(&[(0, 17), (60, 64)]),
     ]
 }
 

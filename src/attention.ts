@@ -2,7 +2,7 @@ import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
 import { invalidArgument, native, unknownName } from './errors.js'
 import type { NativeDetected, NativeHeadPattern, NativePatterns, NativeScore } from './native.js'
 import type { Origin, Provenance } from './observed.js'
-import { index } from './options.js'
+import { checkKeys, index } from './options.js'
 import { heatmap, type Plot, tokenLabels } from './plot.js'
 import { Tensor } from './tensor.js'
 
@@ -165,7 +165,8 @@ export class Attention {
    *
    * @throws {PrismError} `CLOSED` where the model is closed
    */
-  async classify(): Promise<HeadPattern[]> {
+  async classify(options: Readonly<Record<string, never>> = {}): Promise<HeadPattern[]> {
+    checkKeys('classify', options, [])
     const found = await call({}, () => this.#native.classify())
     return found.map((head) => this.#headPattern(head))
   }

@@ -248,17 +248,17 @@ export class AttributionRow {
   }
 
   /** The k largest values, largest first. */
-  top(k: number): Share[] {
+  top(k = 10): Share[] {
     return this.#ranked((a, b) => b.value - a.value, k)
   }
 
   /** The k smallest values (most negative), smallest first. */
-  bottom(k: number): Share[] {
+  bottom(k = 10): Share[] {
     return this.#ranked((a, b) => a.value - b.value, k)
   }
 
   /** The k values of largest magnitude, largest first. */
-  byMagnitude(k: number): Share[] {
+  byMagnitude(k = 10): Share[] {
     return this.#ranked((a, b) => b.share - a.share, k)
   }
 

@@ -83,6 +83,7 @@ export async function call<T>(
   throw failure?.error
 }
 
-function aborted(signal: AbortSignal): PrismError {
+/** The error of a call that its signal stopped. */
+export function aborted(signal: AbortSignal): PrismError {
   return new PrismError('ABORTED', 'aborted', {}, { cause: signal.reason })
 }

@@ -32,6 +32,8 @@ export interface HeadAtRow {
   readonly position: number
   /** Its attribution, in logits. */
   readonly value: number
+  /** Where it looked from there, most first: the weights of its attention. */
+  readonly looks: readonly { readonly position: number; readonly token: string; readonly weight: number }[]
   /** What it moved from where, largest magnitude first: the part of `value` that each position gave. */
   readonly sources: readonly Source[]
   /** The tokens whose logits it raised most there, and lowered most, against the mean over the vocabulary. */
@@ -55,7 +57,7 @@ export interface HeadDescription {
   readonly head: number
   /** Mean attribution over the rows, in logits. */
   readonly mean: number
-  /** Where it looks, on these prompts. */
+  /** Where it looks, over all positions of these prompts. */
   readonly pattern: HeadPattern
   /** What it did, row by row. */
   readonly rows: readonly HeadAtRow[]
@@ -101,7 +103,9 @@ export async function describeHeads(
     const rows = Array.from(attribution, (row, i) => {
       const { raised, lowered } = tokens.get(i, label)
       const { prompt, position } = row
-      return { prompt, position, value: row.value(label), sources: strongest(sources.row(i), label, k), raised, lowered }
+      const looks = seen(attention.pattern(layer, head, prompt).slice(position).data, attention.tokens(prompt), k)
+      const moved = strongest(sources.row(i), label, k)
+      return { prompt, position, value: row.value(label), looks, sources: moved, raised, lowered }
     })
     const copying = await orRefused(() => model.circuit(layer, head).ov.copyingScore(stoppable))
     const composition = compositions && {
@@ -139,6 +143,12 @@ function partners(scores: Refusable<CompositionScores>, label: string, k: number
   if ('refused' in scores) return scores
   const pairs = scores.top(2 ** 31)
   return { from: pairs.filter(({ to }) => to === label).slice(0, k), to: pairs.filter(({ from }) => from === label).slice(0, k) }
+}
+
+/** The positions that get most of a row of attention. */
+function seen(weights: Float32Array, tokens: readonly string[], k: number): HeadAtRow['looks'] {
+  const all = Array.from(weights, (weight, position) => ({ position, token: tokens[position] ?? '', weight }))
+  return all.sort((a, b) => b.weight - a.weight).slice(0, k)
 }
 
 /** The sources of one head, largest magnitude first. */

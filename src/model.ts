@@ -386,7 +386,7 @@ export class Model implements AsyncDisposable {
         throw inStream(error, first)
       }
     }
-    yield* ahead(batched(items, size), start, stop, onProgress)
+    yield* ahead(batched(items, size), start, stop, options.signal, onProgress)
   }
 
   /**
@@ -405,7 +405,7 @@ export class Model implements AsyncDisposable {
     const mean = {
       ...(seed === undefined ? {} : { seed }),
       ...(resamples === undefined ? {} : { resamples }),
-      ...(leading === undefined ? {} : { top: leading }),
+      ...(leading === undefined ? {} : { leading }),
     }
     let sums: Sums | undefined
     let last: Attribution | undefined

@@ -4,7 +4,7 @@ import { arrowTable, componentColumns, cycle } from './arrow.js'
 import type { AttributingOptions, PromptOptions } from './asked.js'
 import type { Method } from './attribution.js'
 import type { Component } from './components.js'
-import type { Progress } from './calls.js'
+import { aborted, type Progress } from './calls.js'
 import { invalidArgument, PrismError } from './errors.js'
 import type { Origin, Provenance } from './observed.js'
 import { checkKeys, index, wholeNumber } from './options.js'
@@ -28,10 +28,7 @@ export interface StreamOptions extends PromptOptions, AttributingOptions {
 }
 
 /** Options of `attributeSummary`. */
-export interface SummaryOptions extends StreamOptions, Pick<MeanOptions, 'seed' | 'resamples'> {
-  /** How many components `stability` counts as leading. Default 10. */
-  readonly leading?: number
-}
+export interface SummaryOptions extends StreamOptions, MeanOptions {}
 
 /** @internal Consecutive items, `size` at a time, and the number of the first. */
 export async function* batched(items: Iterable<StreamItem> | AsyncIterable<StreamItem>, size: number): AsyncGenerator<Batch> {
@@ -66,11 +63,12 @@ export async function* ahead<T>(
   batches: AsyncGenerator<Batch>,
   start: (batch: StreamItem[], first: number) => Promise<T>,
   stop: AbortController,
+  signal: AbortSignal | undefined,
   onProgress?: (progress: Progress) => void,
 ): AsyncGenerator<T, void, undefined> {
   let read = 0
   const next = async () => {
-    const { done, value } = await batches.next()
+    const { done, value } = await unlessAborted(batches.next(), signal)
     if (done) return undefined
     const end = value.first + value.batch.length
     read = end
@@ -93,6 +91,23 @@ export async function* ahead<T>(
     stop.abort()
     // a source that is waited for ends when it has answered; nobody waits for that
     void batches.return(undefined).catch(() => {})
+  }
+}
+
+/** What a promise gives, unless the signal comes first: a source may take for ever. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (!signal) return promise
+  promise.catch(() => {})
+  let stop = () => {}
+  const aborting = new Promise<never>((_, reject) => {
+    stop = () => reject(aborted(signal))
+    if (signal.aborted) stop()
+    else signal.addEventListener('abort', stop, { once: true })
+  })
+  try {
+    return await Promise.race([aborting, promise])
+  } finally {
+    signal.removeEventListener('abort', stop)
   }
 }
 

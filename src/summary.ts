@@ -16,7 +16,7 @@ export interface ComponentMean {
   readonly interval: readonly [low: number, high: number]
   /** Share of rows whose sign is that of the mean. */
   readonly sameSign: number
-  /** Share of resamples in which the component is among the `top` of largest |mean|. */
+  /** Share of resamples in which the component is among the `leading` of largest |mean|. */
   readonly stability: number
 }
 
@@ -30,11 +30,11 @@ export interface MeanOptions {
   /** How often the prompts are drawn anew. Default 1,000. */
   readonly resamples?: number
   /** How many components `stability` counts as leading. Default 10. */
-  readonly top?: number
+  readonly leading?: number
 }
 
 /** Names of {@link MeanOptions}. */
-export const MEAN_OPTIONS = ['seed', 'resamples', 'top'] as const
+export const MEAN_OPTIONS = ['seed', 'resamples', 'leading'] as const
 
 /** @internal Running sums of the columns of results, with their options checked. */
 export class Sums {
@@ -44,7 +44,7 @@ export class Sums {
   constructor(columns: number, options: MeanOptions) {
     const seed = wholeNumber('seed', options.seed, 0, 2 ** 32 - 1) ?? 0
     const resamples = wholeNumber('resamples', options.resamples, 1, 1_000_000) ?? 1000
-    this.#top = wholeNumber('top', options.top, 1, 2 ** 32 - 1) ?? 10
+    this.#top = wholeNumber('leading', options.leading, 1, 2 ** 32 - 1) ?? 10
     this.#native = native(() => new NativeSummary(columns, seed, resamples))
   }
 

@@ -15,7 +15,7 @@ import {
 } from './ask.js'
 import { called, decimals } from './patterns.js'
 import { emit, openModel, tokenText } from './session.js'
-import { signed } from './table.js'
+import { percent, signed } from './table.js'
 import { screenFor, type Terminal } from './terminal.js'
 import { quoted, wrap } from './text.js'
 
@@ -81,11 +81,13 @@ function oneHead(model: Model, ids: Uint32Array, head: HeadDescription, screen: 
     wrap(text, room).map((part, i) => `  ${screen.dim((i === 0 ? name : '').padEnd(9))}  ${part}`)
   const lines = [
     `  ${screen.bold(label)}  ${signed(mean).trim()}`,
-    ...field('looks at', `${called(pattern)}, margin ${decimals(pattern.margin)}`),
+    ...field('pattern', `${called(pattern)}, margin ${decimals(pattern.margin)}`),
   ]
   for (const row of rows) {
     const at = rows.length === 1 ? '' : ` at ${row.position} ${quoted(tokenText(model, ids[row.position] ?? 0), 12)}`
+    const looks = row.looks.map(({ token, position, weight }) => `${quoted(token, 12)} (${position}) ${percent(weight).trim()}`)
     lines.push(
+      ...field('looks at', looks.join(', ')),
       ...field('moved', `${signed(row.value).trim()}${at} from ${sources(row)}`),
       ...field('raises', moved(row.raised)),
       ...field('lowers', moved(row.lowered)),

@@ -11,7 +11,7 @@ test('the table: for each head its pattern, sources, tokens, copying and partner
   const heads = await (await open(DEMO)).describeHeads([DEMO_PROMPT], DEMO_TARGET, { top: 3 })
   expect([...stdout.matchAll(/^ {2}(L\dH\d) {2}[+−]/gm)].map(([, label]) => label)).toEqual(['L3H1', 'L3H0', 'L1H1'])
   for (const { label, mean, pattern, rows, copying, composition } of heads) {
-    const part = text.slice(text.indexOf(` ${label} ${mean < 0 ? '−' : '+'}${Math.abs(mean).toFixed(3)} looks at ${pattern.type}`))
+    const part = text.slice(text.indexOf(` ${label} ${mean < 0 ? '−' : '+'}${Math.abs(mean).toFixed(3)} pattern ${pattern.type}`))
     const [row] = rows
     expect(part).toContain(`from "${row?.sources[0]?.token}" (${row?.sources[0]?.position})`)
     expect(part).toContain(`raises "${row?.raised[0]?.text}" +${row?.raised[0]?.value.toFixed(2)}`)

@@ -79,11 +79,11 @@ test('a reader that closes early is no error', async () => {
   expect(await run('bash', ['-c', command])).toMatchObject({ status: 0, signal: null, stderr: '' })
 })
 
-/** A checkpoint that is busy for seconds: 2,000 tokens through 32 layers of 8 heads, 0.4 GB of scores. */
+/** A checkpoint that is busy for seconds: 6,000 tokens through 48 layers of 8 heads. */
 function slowCheckpoint(): string {
   const directory = join(temporary(), 'slow')
   mkdirSync(directory)
-  const [layers, d, vocabulary, context, inner] = [32, 128, 16, 2000, 512]
+  const [layers, d, vocabulary, context, inner] = [48, 128, 16, 6000, 512]
   const tensors: [string, number[]][] = [
     ['wte.weight', [vocabulary, d]],
     ['wpe.weight', [context, d]],
@@ -119,7 +119,7 @@ function slowCheckpoint(): string {
 
 test('SIGINT in the middle of a run: status 130, and soon', async () => {
   const directory = slowCheckpoint()
-  const prompt = Array.from({ length: 2000 }, (_, i) => i % 16).join(',')
+  const prompt = Array.from({ length: 6000 }, (_, i) => i % 16).join(',')
   const args = ['dist/cli/main.js', 'attribute', prompt, '--ids', '--answer', '1', '--model', directory]
   let sent = 0
   const ended = await node(args, {}, (kill) => {

@@ -284,3 +284,18 @@ describe('arguments', () => {
     await refusal('ABORTED', () => model.detectHeads({ signal: AbortSignal.abort() }))
   })
 })
+
+test('detectHeads says nothing where a window hides the keys in question', async () => {
+  const model = await open(fixture('parity/mistral')) // windows of 4
+  for (const { induction, duplicateToken } of await model.detectHeads({ length: 12, sequences: 4 })) {
+    expect([induction.score, induction.p, duplicateToken.p]).toEqual([NaN, NaN, NaN])
+    expect(induction.detected).toBe(false)
+  }
+  for (const { induction } of await model.detectHeads({ length: 4, sequences: 4 })) expect(induction.p).not.toBeNaN()
+})
+
+test('classify takes no options', async () => {
+  const model = await open(fixture('parity/gpt2'))
+  const attention = await model.attention([[1, 2, 3]])
+  await refusal('UNKNOWN_OPTION', () => attention.classify({ position: 'last' } as never))
+})

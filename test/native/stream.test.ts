@@ -184,6 +184,18 @@ test('options of a stream are checked', async () => {
   await refusal('INVALID_ARGUMENT', () => model.attributeSummary([]))
 })
 
+test('an abort ends a stream whose source does not answer, and an empty one', async () => {
+  async function* silent() {
+    yield ITEMS[0] ?? { prompt: [0], target: { answer: 1 } }
+    await new Promise(() => {})
+  }
+  const started = performance.now()
+  await refusal('ABORTED', () => collect(model.attributeStream(silent(), { signal: AbortSignal.timeout(200), batchPrompts: 1 })))
+  expect(performance.now() - started).toBeLessThan(5000)
+  await refusal('ABORTED', () => collect(model.attributeStream([], { signal: AbortSignal.abort() })))
+  await refusal('ABORTED', () => model.attributeSummary(silent(), { signal: AbortSignal.timeout(200), batchPrompts: 1 }))
+})
+
 test('an abort ends the stream, with its reason', async () => {
   const controller = new AbortController()
   function* endless(): Generator<StreamItem> {
@@ -224,7 +236,7 @@ test('progress counts prompts; what it throws ends the stream', async () => {
 
 test('a summary is the mean of the whole', async () => {
   const options = { seed: 4, resamples: 300 }
-  const all = (await whole()).mean({ ...options, top: 5 })
+  const all = (await whole()).mean({ ...options, leading: 5 })
   const summary = await model.attributeSummary(arriving(), { ...options, leading: 5, batchPrompts: 4, position: 'all' })
   expect([summary.prompts, summary.certified, summary.method.unit]).toEqual([23, true, 'head'])
   expect(summary.rows).toBe(ITEMS.reduce((sum, { prompt }) => sum + prompt.length, 0))

@@ -264,7 +264,7 @@ test('every result is observed, and a sequence of its rows', () => {
 
 test('a row', () => {
   expectTypeOf<AttributionRow['value']>().toEqualTypeOf<(label: string) => number>()
-  expectTypeOf<AttributionRow['top']>().toEqualTypeOf<(k: number) => Share[]>()
+  expectTypeOf<AttributionRow['top']>().toEqualTypeOf<(k?: number) => Share[]>()
   expectTypeOf<AttributionRow['values']>().toEqualTypeOf<Float32Array>()
   expectTypeOf<AttributionRow['measured']>().toEqualTypeOf<number>()
   expectTypeOf<Share>().toEqualTypeOf<{ readonly label: string; readonly value: number; readonly share: number }>()

@@ -106,8 +106,8 @@ test('columns are drawn together: a column that is twice another has twice its i
 })
 
 test('stability: in how many resamples a column is among the largest', () => {
-  const stabilities = (values: number[], top: number) =>
-    means(values, [0, 1], ['a', 'b', 'c'], { top, resamples: 500 }).map(({ stability }) => stability)
+  const stabilities = (values: number[], leading: number) =>
+    means(values, [0, 1], ['a', 'b', 'c'], { leading, resamples: 500 }).map(({ stability }) => stability)
   expect(stabilities([1, -3, 2, 1, -3, 2], 1), 'magnitude counts').toEqual([0, 1, 0])
   expect(stabilities([1, -3, 2, 1, -3, 2], 2)).toEqual([0, 1, 1])
   expect(stabilities([1, -3, 2, 1, -3, 2], 10)).toEqual([1, 1, 1])
@@ -127,6 +127,14 @@ test('options are checked', () => {
     return 'none'
   }
   expect(code({ sed: 1 })).toBe('UNKNOWN_OPTION')
-  const wrong = [{ seed: -1 }, { seed: 0.5 }, { seed: 2 ** 32 }, { resamples: 0 }, { resamples: 1e7 }, { top: 0 }, { top: '3' }]
+  const wrong = [
+    { seed: -1 },
+    { seed: 0.5 },
+    { seed: 2 ** 32 },
+    { resamples: 0 },
+    { resamples: 1e7 },
+    { leading: 0 },
+    { leading: '3' },
+  ]
   expect(wrong.map(code)).toEqual(wrong.map(() => 'INVALID_ARGUMENT'))
 })

@@ -142,7 +142,8 @@ fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)
         memory::forward(config, &lengths, n_rows(prompts)) + (work.chunk_bytes)(prompts)
     };
     let result = work.result_bytes;
-    let available = memory::available(place.memory_limit).unwrap_or(u64::MAX).saturating_sub(result);
+    let free = memory::available(place.memory_limit).unwrap_or(u64::MAX);
+    let available = free.saturating_sub(result);
     let mut tokens = work.chunk_tokens;
     loop {
         let chunks = plan(work.prompts, tokens, config);
@@ -152,8 +153,8 @@ fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)
             let threads = usize::try_from(available / largest.max(1)).unwrap_or(usize::MAX);
             return Ok((chunks, threads.clamp(1, place.pool.current_num_threads())));
         }
-        if chunks.len() == work.prompts.len() || merging > available {
-            let (purpose, needed, available) = (work.purpose.into(), largest.max(merging) + result, available + result);
+        if chunks.len() == work.prompts.len() || merging > available || result > free {
+            let (purpose, needed, available) = (work.purpose.into(), largest.max(merging) + result, free);
             return Err(PrismError::Memory { purpose, needed, available });
         }
         tokens /= 2;

@@ -47,14 +47,11 @@ impl Sequences {
     /// Draws tokens without replacement from `tokens`, so that nothing repeats by chance.
     ///
     /// # Errors
-    /// `INVALID_ARGUMENT` where there are fewer tokens than a sequence takes, or fewer than two sequences or tokens.
+    /// `INVALID_ARGUMENT` where there are fewer tokens than a sequence takes, or fewer than two tokens.
     pub fn draw(tokens: &[u32], bos: Option<u32>, n: usize, half: usize, seed: u64) -> Result<Self> {
         if half < 2 || 2 * half > tokens.len() {
             let expected = format!("2 to {}, so that no token repeats by chance", tokens.len() / 2);
             return Err(PrismError::argument("length", half, expected));
-        }
-        if n < 2 {
-            return Err(PrismError::argument("sequences", n, "at least 2"));
         }
         let mut random = SplitMix(seed);
         let mut drawn = |count: usize| {
@@ -77,54 +74,116 @@ impl Sequences {
         Ok(Sequences { repeated, unrepeated, half, first: start.len() })
     }
 
-    /// Tests head number `head` of patterns on the repeated and the unrepeated sequences; `n_tests` are made in all.
+    /// What a test measures of head number `head` on the repeated and the unrepeated sequences, of which `before` others came
+    /// before: the attention in question, sequence by sequence, and the same where there is nothing to detect. `None` where
+    /// the layer's window hides the keys in question.
     ///
     /// # Errors
     /// `INVALID_ARGUMENT` where there is no such head.
-    pub fn test(&self, test: Test, head: usize, patterns: [&Patterns; 2], n_tests: usize) -> Result<Detection> {
-        let [repeated, unrepeated] = patterns;
+    pub fn samples(
+        &self,
+        test: Test,
+        head: usize,
+        [repeated, unrepeated]: [&Patterns; 2],
+        window: Option<usize>,
+        before: usize,
+    ) -> Result<Option<[Vec<f64>; 2]>> {
         let (half, first) = (self.half, self.first);
-        let second = || first + half..first + 2 * half;
-        let stripe = |patterns: &Patterns, prompt: usize, queries: &[usize], distance: usize| -> Result<f64> {
-            let length = patterns.prompts[prompt].len();
-            let pattern = patterns.pattern(head, prompt)?;
-            let sum: f64 = queries.iter().map(|q| f64::from(pattern[q * length + q - distance])).sum();
-            Ok(sum / queries.len() as f64)
+        let queries = first + half..first + 2 * half;
+        let of = |patterns: &Patterns, distance: &dyn Fn(usize) -> usize| -> Result<Vec<f64>> {
+            let stripe = |prompt: usize| {
+                let length = patterns.prompts[prompt].len();
+                let pattern = patterns.pattern(head, prompt)?;
+                let distance = distance(prompt);
+                let sum: f64 = queries.clone().map(|q| f64::from(pattern[q * length + q - distance])).sum();
+                Ok(sum / half as f64)
+            };
+            (0..patterns.prompts.len()).map(stripe).collect()
         };
-        let all = |patterns: &Patterns, queries: &[usize], distance: &dyn Fn(usize) -> usize| -> Result<Vec<f64>> {
-            (0..patterns.prompts.len()).map(|p| stripe(patterns, p, queries, distance(p))).collect()
+        let seen = window.unwrap_or(usize::MAX);
+        let stripe = |distance: usize| match distance < seen {
+            true => Ok(Some([of(repeated, &|_| distance)?, of(unrepeated, &|_| distance)?])),
+            false => Ok(None),
         };
-        let queries: Vec<usize> = second().collect();
-        let (scores, nulls) = match test {
-            Test::Induction => (all(repeated, &queries, &|_| half - 1)?, all(unrepeated, &queries, &|_| half - 1)?),
-            Test::DuplicateToken => (all(repeated, &queries, &|_| half)?, all(unrepeated, &queries, &|_| half)?),
+        match test {
+            Test::Induction => stripe(half - 1),
+            Test::DuplicateToken => stripe(half),
+            Test::PreviousToken if seen <= 2 => Ok(None), // there is no other distance to compare with
             Test::PreviousToken => {
-                let other = |p: usize| 2 + p % (half - 1); // every other distance in turn
-                (all(unrepeated, &queries, &|_| 1)?, all(unrepeated, &queries, &other)?)
+                let others = half.min(seen - 1) - 1; // 2, 3, …: every other distance that can be seen, in turn
+                let other = |p: usize| 2 + (before + p) % others.max(1);
+                Ok(Some([of(unrepeated, &|_| 1)?, of(unrepeated, &other)?]))
             }
-        };
-        Ok(welch(&scores, &nulls, n_tests))
+        }
     }
 }
 
-/// One-sided Welch test that the first sample has the larger mean, by the normal distribution.
+impl Detection {
+    /// From what [`Sequences::samples`] measured over all sequences; `n_tests` are made in all.
+    pub fn of(samples: Option<&[Vec<f64>; 2]>, n_tests: usize) -> Self {
+        match samples {
+            Some([scores, nulls]) => welch(scores, nulls, n_tests),
+            None => Detection { score: f64::NAN, null: f64::NAN, p: f64::NAN },
+        }
+    }
+}
+
+/// One-sided Welch test that the first sample has the larger mean: Student's t with the degrees of freedom of Welch and
+/// Satterthwaite.
 fn welch(scores: &[f64], nulls: &[f64], n_tests: usize) -> Detection {
     let moments = |sample: &[f64]| {
         let n = sample.len() as f64;
         let mean = sample.iter().sum::<f64>() / n;
-        (mean, sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0) / n)
+        (mean, sample.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0) / n, n)
     };
-    let ((score, a), (null, b)) = (moments(scores), moments(nulls));
-    let spread = (a + b).sqrt();
+    let ((score, a, n), (null, b, m)) = (moments(scores), moments(nulls));
     let difference = score - null;
-    let tail = if spread > 0.0 {
-        0.5 * libm::erfc(difference / spread / 2f64.sqrt())
+    let tail = if a + b > 0.0 {
+        let freedom = (a + b).powi(2) / (a * a / (n - 1.0) + b * b / (m - 1.0));
+        student_tail(difference / (a + b).sqrt(), freedom)
     } else if difference > 0.0 {
         0.0
     } else {
         1.0
     };
     Detection { score, null, p: (tail * n_tests as f64).min(1.0) }
+}
+
+/// The probability that a Student t variable exceeds `t`: half the regularised incomplete beta function
+/// `I_x(ν/2, 1/2)` at `x = ν/(ν + t²)`, for positive t (Abramowitz and Stegun 26.5.27, 26.7.1).
+fn student_tail(t: f64, freedom: f64) -> f64 {
+    let tail = 0.5 * incomplete_beta(freedom / 2.0, 0.5, freedom / (freedom + t * t));
+    if t > 0.0 { tail } else { 1.0 - tail }
+}
+
+/// `I_x(a, b)` by its continued fraction (Abramowitz and Stegun 26.5.8), evaluated as Lentz does.
+fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
+    if x <= 0.0 || x >= 1.0 {
+        return x.clamp(0.0, 1.0);
+    }
+    if x > (a + 1.0) / (a + b + 2.0) {
+        return 1.0 - incomplete_beta(b, a, 1.0 - x); // the fraction converges fast on the other side
+    }
+    let front = a * x.ln() + b * (1.0 - x).ln() + libm::lgamma(a + b) - libm::lgamma(a) - libm::lgamma(b);
+    let small = |v: f64| if v.abs() < 1e-300 { 1e-300 } else { v };
+    let (mut c, mut d) = (1.0, 1.0 / small(1.0 - (a + b) * x / (a + 1.0)));
+    let mut fraction = d;
+    for m in 1..500 {
+        let n = f64::from(m);
+        let even = n * (b - n) * x / ((a + 2.0 * n - 1.0) * (a + 2.0 * n));
+        let odd = -(a + n) * (a + b + n) * x / ((a + 2.0 * n) * (a + 2.0 * n + 1.0));
+        let mut step = 1.0;
+        for term in [even, odd] {
+            d = 1.0 / small(1.0 + term * d);
+            c = small(1.0 + term / c);
+            step = c * d;
+            fraction *= step;
+        }
+        if (step - 1.0).abs() < 1e-15 {
+            break;
+        }
+    }
+    front.exp() * fraction / a
 }
 
 /// Steele, Lea and Flood's splitmix64.
@@ -176,7 +235,8 @@ mod tests {
     fn tested(test: Test, look: impl Fn(&[u32], usize) -> usize) -> Detection {
         let sequences = sequences();
         let [a, b] = [&sequences.repeated, &sequences.unrepeated].map(|prompts| patterns(prompts, &look));
-        sequences.test(test, 0, [&a, &b], 4).unwrap()
+        let samples = sequences.samples(test, 0, [&a, &b], None, 0).unwrap();
+        Detection::of(samples.as_ref(), 4)
     }
 
     fn induction(ids: &[u32], q: usize) -> usize {
@@ -196,7 +256,6 @@ mod tests {
         assert_eq!(drawn, sequences());
         assert_ne!(drawn, Sequences::draw(&TOKENS, Some(7), 6, 10, 2).unwrap());
         assert_eq!(Sequences::draw(&TOKENS, None, 6, 21, 1).unwrap_err().code(), "INVALID_ARGUMENT");
-        assert_eq!(Sequences::draw(&TOKENS, None, 1, 10, 1).unwrap_err().code(), "INVALID_ARGUMENT");
     }
 
     #[test]
@@ -222,9 +281,36 @@ mod tests {
 
     #[test]
     fn the_welch_test_by_hand() {
-        // means 3 and 1, variances 1 and 1 of three each: z = 2 / √(2/3) = 2.449, tail 0.00716, times two heads
+        // means 3 and 1, variances 1 and 1 of three each: t = 2 / √(2/3) = 2.449 with 4 degrees of freedom, tail 0.0352
         let found = welch(&[2.0, 3.0, 4.0], &[0.0, 1.0, 2.0], 2);
-        assert!((found.p - 2.0 * 0.007_152_94).abs() < 1e-6, "{found:?}");
+        assert!((found.p - 2.0 * 0.035_242).abs() < 1e-5, "{found:?}");
         assert_eq!(welch(&[1.0, 1.0], &[1.0, 1.0], 5).p, 1.0);
+    }
+
+    #[test]
+    fn students_tail_against_tables() {
+        // one-sided critical values: t(1) at 0.05 is 6.3138, t(10) at 0.01 2.7638, t(38) at 0.0005 3.5657; t(1) is Cauchy's
+        for (t, freedom, tail) in [(6.3138, 1.0, 0.05), (2.7638, 10.0, 0.01), (3.5657, 38.0, 0.0005), (1.0, 1.0, 0.25)]
+        {
+            let found = student_tail(t, freedom);
+            assert!((found / tail - 1.0).abs() < 1e-3, "t = {t}, ν = {freedom}: {found}");
+        }
+        assert!((student_tail(0.0, 7.0) - 0.5).abs() < 1e-12);
+        assert!((student_tail(-2.7638, 10.0) - 0.99).abs() < 1e-5);
+        assert!(student_tail(1e8, 38.0) < 1e-100);
+    }
+
+    #[test]
+    fn what_a_window_hides_is_not_denied() {
+        let sequences = sequences();
+        let look = |ids: &[u32], q: usize| induction(ids, q);
+        let [a, b] = [&sequences.repeated, &sequences.unrepeated].map(|prompts| patterns(prompts, look));
+        let of =
+            |test, window| Detection::of(sequences.samples(test, 0, [&a, &b], Some(window), 0).unwrap().as_ref(), 1);
+        assert!(of(Test::Induction, 9).p.is_nan()); // the key lies 9 back, the window ends 8 back
+        assert!(!of(Test::Induction, 10).p.is_nan());
+        assert!(of(Test::DuplicateToken, 10).p.is_nan());
+        assert!(of(Test::PreviousToken, 2).p.is_nan());
+        assert!(!of(Test::PreviousToken, 3).p.is_nan());
     }
 }

@@ -150,6 +150,7 @@ impl CircuitSpec {
         if config.biases.qkv {
             notes.push("biases of queries and keys are left out".into());
         }
+        notes.extend(beta_note(config, "a constant part of every query and key is left out"));
         if let Some(cap) = config.score_cap {
             notes.push(format!("the model caps its scores: {cap} · tanh(score / {cap}); this is before the cap"));
         }
@@ -204,9 +205,16 @@ impl Offsets {
     }
 }
 
+/// What a norm's β does to a circuit.
+fn beta_note(config: &ModelConfig, what: &str) -> Option<String> {
+    let has_beta = config.layout.ln1.is_some() && config.norm.bias;
+    has_beta.then(|| format!("the norm before attention has a β: {what}"))
+}
+
 fn ov_notes(model: &Transformer) -> Vec<String> {
     let config = &model.config;
     let mut notes = Vec::new();
+    notes.extend(beta_note(config, "what it writes through W_V W_O whatever is read is left out"));
     if config.residual_multiplier != 1.0 {
         let factor = config.residual_multiplier;
         notes.push(format!("the block multiplies what it writes with {factor}, which is in W_O"));

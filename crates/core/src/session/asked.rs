@@ -133,7 +133,8 @@ impl Session {
             return Err(PrismError::argument("targets", found, "one target, or one per prompt"));
         }
         let of = |(index, prompt): (usize, &Prompt)| {
-            let target = targets[index.min(targets.len() - 1)].try_map(|token| self.token(token, prompt))?;
+            let target = targets[index.min(targets.len() - 1)].try_map(|token| self.token(token, prompt));
+            let target = target.map_err(|e| if prompts.len() == 1 { e } else { behind_prompt(e, index) })?;
             target.check(config.d_vocab, config.d_model)?;
             Ok(target)
         };
@@ -145,6 +146,17 @@ impl Asked {
     /// Tokens per chunk.
     pub(super) fn chunk_tokens(&self) -> usize {
         self.chunk_tokens.unwrap_or(run::CHUNK_TOKENS)
+    }
+}
+
+/// Which of several prompts a token does not fit behind.
+fn behind_prompt(error: PrismError, index: usize) -> PrismError {
+    match error {
+        PrismError::NotOneToken { text, place, pieces, hint } => {
+            let place = place.replace("behind the prompt", &format!("behind prompt {index}"));
+            PrismError::NotOneToken { text, place, pieces, hint }
+        }
+        other => other,
     }
 }
 

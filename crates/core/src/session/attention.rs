@@ -46,6 +46,10 @@ pub struct Detected {
     pub previous_token: Detection,
 }
 
+/// Sequences of each kind whose patterns are held at once.
+const DETECT_BLOCK: usize = 32;
+const TESTS: [Test; 3] = [Test::Induction, Test::DuplicateToken, Test::PreviousToken];
+
 impl Session {
     /// Runs prompts and keeps the patterns of heads.
     ///
@@ -93,21 +97,38 @@ impl Session {
                     format!("at most {longest}: twice that is the context"),
                 ));
             }
-            let sequences = Sequences::draw(&tokens, config.bos_token, call.sequences, call.length, call.seed)?;
-            let observe = |prompts: &[Vec<u32>]| {
-                pattern::observe(&self.place(), prompts.to_vec(), heads.clone(), CHUNK_TOKENS, job)
-            };
-            let (repeated, unrepeated) = (observe(&sequences.repeated)?, observe(&sequences.unrepeated)?);
-            let test = |test, i| sequences.test(test, i, [&repeated, &unrepeated], heads.len());
+            if call.sequences < 2 {
+                return Err(PrismError::argument("sequences", call.sequences, "at least 2"));
+            }
+            // block by block, of each only what is measured: patterns of all sequences would not fit
+            let mut samples = vec![None; 3 * heads.len()];
+            for before in (0..call.sequences).step_by(DETECT_BLOCK) {
+                let n = DETECT_BLOCK.min(call.sequences - before);
+                let seed = call.seed.wrapping_add((before as u64) << 32);
+                let sequences = Sequences::draw(&tokens, config.bos_token, n, call.length, seed)?;
+                let silent = Job { cancel: job.cancel, progress: &|_, _| {} };
+                let observe = |prompts: &[Vec<u32>]| {
+                    pattern::observe(&self.place(), prompts.to_vec(), heads.clone(), CHUNK_TOKENS, &silent)
+                };
+                let (repeated, unrepeated) = (observe(&sequences.repeated)?, observe(&sequences.unrepeated)?);
+                for (i, (l, _)) in heads.iter().enumerate() {
+                    for (t, test) in TESTS.into_iter().enumerate() {
+                        let patterns = [&repeated, &unrepeated];
+                        let found = sequences.samples(test, i, patterns, config.windows[*l], before)?;
+                        let Some([scores, nulls]) = found else { continue };
+                        let [all, all_nulls] = samples[3 * i + t].get_or_insert_with(|| [Vec::new(), Vec::new()]);
+                        all.extend(scores);
+                        all_nulls.extend(nulls);
+                    }
+                }
+                (job.progress)(before + n, call.sequences);
+            }
             let of = |(i, head): (usize, &(usize, usize))| {
-                Ok(Detected {
-                    head: *head,
-                    induction: test(Test::Induction, i)?,
-                    duplicate_token: test(Test::DuplicateToken, i)?,
-                    previous_token: test(Test::PreviousToken, i)?,
-                })
+                let detection = |t: usize| Detection::of(samples[3 * i + t].as_ref(), heads.len());
+                let [induction, duplicate_token, previous_token] = [0, 1, 2].map(detection);
+                Detected { head: *head, induction, duplicate_token, previous_token }
             };
-            heads.iter().enumerate().map(of).collect()
+            Ok(heads.iter().enumerate().map(of).collect())
         })
     }
 

@@ -49,7 +49,7 @@ for (const i of [1, 40, 63]) {
   row.values.forEach((value, c) => assert.ok(Math.abs(value - alone.values[c]) <= row.tolerance, `prompt ${i}, component ${c}`))
 }
 
-const bench = new Bench({ time: 2000, warmupTime: 300 })
+const bench = new Bench({ time: 2000, iterations: 5, warmupTime: 300, warmupIterations: 1 })
 for (const [name, run] of Object.entries(calls)) bench.add(name, run)
 await bench.run()
 await model.close()

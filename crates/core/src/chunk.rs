@@ -65,6 +65,11 @@ impl Chunk<'_> {
         self.prompts.iter().enumerate().flat_map(of).collect()
     }
 
+    /// Of a list with one entry for every prompt of the call, those of this chunk.
+    pub fn part<'b, T>(&self, of_call: &'b [T]) -> &'b [T] {
+        &of_call[self.first..self.first + self.prompts.len()]
+    }
+
     /// The prompt of a row.
     pub fn prompt(&self, row: Row) -> &Prompted {
         &self.prompts[row.prompt - self.first]

@@ -31,6 +31,7 @@ pub mod memory;
 pub mod model;
 pub mod ops;
 mod prefix;
+mod random;
 pub mod rows;
 pub mod run;
 pub mod session;

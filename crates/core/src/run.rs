@@ -73,6 +73,13 @@ pub fn over_chunks<T: Send>(
     })
 }
 
+/// The parts of a result, one behind the other.
+pub fn merged<T: Default>(parts: Vec<T>, append: impl Fn(&mut T, T)) -> T {
+    let mut all = T::default();
+    parts.into_iter().for_each(|part| append(&mut all, part));
+    all
+}
+
 /// Attributes over all prompts; one target per prompt.
 ///
 /// # Errors
@@ -95,11 +102,9 @@ pub fn attribute(
         chunk_bytes: &|chunk| memory::attributing(config, options.unit, n_rows(chunk)),
     };
     let parts = over_chunks(place, &work, job, |chunk| {
-        let targets = &targets[chunk.first..chunk.first + chunk.prompts.len()];
-        attribution::attribute(place.model, chunk, targets, options, job.cancel)
+        attribution::attribute(place.model, chunk, chunk.part(targets), options, job.cancel)
     })?;
-    let mut all = Attribution::default();
-    parts.into_iter().for_each(|part| all.append(part));
+    let mut all = merged(parts, Attribution::append);
     all.keep_top(options, config);
     Ok(all)
 }

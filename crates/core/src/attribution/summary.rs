@@ -7,6 +7,7 @@
 
 use crate::error::{PrismError, Result};
 use crate::memory;
+use crate::random::mix;
 use candle_core::{Device, Tensor};
 
 /// Running sums of some columns.
@@ -210,14 +211,6 @@ fn poisson(seed: u64, prompt: u64, resample: u64) -> u32 {
         below += p;
     }
     n
-}
-
-/// The finaliser of splitmix64, after its increment.
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 #[cfg(test)]

@@ -257,8 +257,7 @@ impl Cache {
             if rows.is_empty() {
                 continue;
             }
-            let targets = &targets[part.first..part.first + part.n_prompts];
-            let targets = resolve_targets(chunk, targets, &part.output, model)?;
+            let targets = resolve_targets(chunk, chunk.part(targets), &part.output, model)?;
             all.append(attribution::from_activations(model, rows, targets, &part.activations, &part.output, options)?);
         }
         all.keep_top(options, &model.config);

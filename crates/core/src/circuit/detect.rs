@@ -7,6 +7,7 @@
 
 use super::pattern::Patterns;
 use crate::error::{PrismError, Result};
+use crate::random::SplitMix;
 
 /// What a head is tested for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,23 +185,6 @@ fn incomplete_beta(a: f64, b: f64, x: f64) -> f64 {
         }
     }
     front.exp() * fraction / a
-}
-
-/// Steele, Lea and Flood's splitmix64.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform below `n`, by the high bits of a product (the bias is below n / 2^64).
-    fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ impl Session {
             };
             let prompts: Vec<Prompt> = cache.prompts.iter().zip(&cache.texts).map(prompt).collect();
             let targets = self.targets(targets, &prompts)?;
-            cache.attribute(&self.transformer, &targets, options, self.memory_limit, job)
+            cache.attribute(&self.transformer, &targets, options, self.limit(), job)
         })
     }
 
@@ -138,10 +138,9 @@ impl Session {
                 chunk_bytes: &|chunk| chunk.iter().map(kept).sum(),
             };
             let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
-                let targets = &targets[chunk.first..chunk.first + chunk.prompts.len()];
-                sources::attribute_sources(model, chunk, targets, &heads, options, job.cancel)
+                sources::attribute_sources(model, chunk, chunk.part(&targets), &heads, options, job.cancel)
             })?;
-            let all = merged(parts, Sources::append);
+            let all = run::merged(parts, Sources::append);
             Ok((ids_of(prompts), (heads, all)))
         })
     }
@@ -175,10 +174,10 @@ impl Session {
                 chunk_bytes: &|chunk| scan_bytes(config, n_rows(chunk) * n_states, call.top),
             };
             let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
-                let targets = targets.as_ref().map(|t| &t[chunk.first..chunk.first + chunk.prompts.len()]);
+                let targets = targets.as_ref().map(|targets| chunk.part(targets));
                 lens::lens(model, chunk, targets, &asked, job.cancel)
             })?;
-            let all = merged(parts, Lensed::append);
+            let all = run::merged(parts, Lensed::append);
             Ok((ids_of(prompts), all))
         })
     }
@@ -219,7 +218,7 @@ impl Session {
             let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
                 top_tokens::top_tokens(model, chunk, &wanted, job.cancel)
             })?;
-            let tokens = merged(parts, TopTokens::append);
+            let tokens = run::merged(parts, TopTokens::append);
             Ok((ids_of(prompts), (components, tokens)))
         })
     }
@@ -261,7 +260,7 @@ impl Session {
             let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
                 probe::probe(model, chunk, &probing, depth, job.cancel)
             })?;
-            let probed = merged(parts, Probed::append);
+            let probed = run::merged(parts, Probed::append);
             if call.on_violation == OnViolation::Throw {
                 probed.check()?;
             }
@@ -290,13 +289,6 @@ fn text_of(prompt: &Prompt) -> Option<String> {
 /// Bytes of a scan of the vocabulary for `n` vectors that keeps `k` tokens of each.
 fn scan_bytes(config: &ModelConfig, n: usize, k: usize) -> u64 {
     (n * (16 * config.d_model + 8 * vocabulary_block(config) + 16 * k)) as u64
-}
-
-/// The parts of a result, one behind the other.
-fn merged<T: Default>(parts: Vec<T>, append: impl Fn(&mut T, T)) -> T {
-    let mut all = T::default();
-    parts.into_iter().for_each(|part| append(&mut all, part));
-    all
 }
 
 fn ids_of(prompts: Vec<Prompted>) -> Vec<Vec<u32>> {

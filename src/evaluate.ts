@@ -190,7 +190,7 @@ function idOf(model: Model, prompt: string | Uint32Array, token: Token, prependB
   const { dVocab } = model.config
   if (token < dVocab) return token
   const message = `token id ${token} is outside the vocabulary of ${dVocab} tokens (0 to ${dVocab - 1})`
-  throw new PrismError('TOKEN_RANGE', message, { id: token, d_vocab: dVocab })
+  throw new PrismError('TOKEN_RANGE', message, { id: token, dVocab })
 }
 
 function answered(model: Model, logits: Float32Array, { answer, against }: Sides): EvaluatedItem {
@@ -210,7 +210,7 @@ function answered(model: Model, logits: Float32Array, { answer, against }: Sides
     probability,
     probabilityDifference: probability - (against ? share(against) : 0),
     predicted,
-    predictedText: model.tokenizer?.decode([predicted]) ?? `#${predicted}`,
+    predictedText: model.tokenText(predicted),
   })
 }
 

@@ -275,17 +275,17 @@ export class Model implements AsyncDisposable {
     const { family, unknownKeys: unknownConfig } = this.config
     this.#origin = {
       provenance: Object.freeze({ family, device: this.device, dtype: 'f32', unknownConfig }),
-      tokenText: (id) => this.#tokenText(id),
-      remember: (ids) => ids.forEach((id) => this.#tokenText(id)),
+      tokenText: (id) => this.tokenText(id),
+      remember: (ids) => ids.forEach((id) => this.tokenText(id)),
       fingerprint: () => this.fingerprint.catch(() => undefined),
     }
   }
 
-  /** A token's text, remembered. */
-  #tokenText(id: number): string {
+  /** @internal A token's text, remembered; its id where the tokenizer has none: weights are often padded to more tokens. */
+  tokenText(id: number): string {
     const known = this.#texts.get(id)
     if (known !== undefined) return known
-    if (!this.tokenizer || this.closed) return `#${id}`
+    if (!this.tokenizer || this.closed || this.tokenizer.idToToken(id) === undefined) return `#${id}`
     const text = this.tokenizer.decode([id])
     this.#texts.set(id, text)
     return text

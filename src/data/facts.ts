@@ -37,6 +37,8 @@ export function facts(
   options: DataOptions = {},
 ): Dataset<'SUBJECT_FIRST' | 'SUBJECT' | 'END'> {
   const { n, seed, prependBos, random } = dataOptions('facts', options)
+  if (!Array.isArray(list) || list.length === 0) throw invalidArgument('list', list, 'a list of facts')
+  if (n !== undefined && n > list.length) throw invalidArgument('n', n, `at most ${list.length}, as many as there are facts`)
   const sieve = new Sieve(new Reader(model, 'facts', prependBos))
   const usable = usableFacts(sieve, list)
   const twins = usable.map((one) => usable.filter((other) => isTwin(one, other)))
@@ -53,8 +55,7 @@ export function facts(
   return new Dataset({ name: 'facts', source: 'arXiv:2202.05262', seed, settings, leftOut: sieve.leftOut }, items)
 }
 
-function usableFacts(sieve: Sieve, list: unknown): Usable[] {
-  if (!Array.isArray(list) || list.length === 0) throw invalidArgument('list', list, 'a list of facts')
+function usableFacts(sieve: Sieve, list: readonly unknown[]): Usable[] {
   const templates = new Map<unknown, Template>()
   return list.flatMap((given: unknown, i): Usable[] => {
     const fact = checked(given, i)

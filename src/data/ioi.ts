@@ -13,7 +13,7 @@ import { placesOf, Sieve, textList } from './words.js'
  * `'IO-S1-swap'`: the two names in the other order. `'S2-IO'`: the indirect object is repeated, so that the subject is the
  * right answer. Targets are those of the prompt.
  */
-export type IoiCorruption = 'ABC' | 'IO-random' | 'S1-random' | 'S2-random' | 'S-random' | 'IO-S1-swap' | 'S2-IO'
+export type IoiCorruption = (typeof CORRUPTIONS)[number]
 
 /** Options of {@link ioi}. */
 export interface IoiOptions extends DataOptions {
@@ -34,7 +34,8 @@ export interface IoiOptions extends DataOptions {
   readonly templates?: readonly string[]
 }
 
-const CORRUPTIONS = ['ABC', 'IO-random', 'S1-random', 'S2-random', 'S-random', 'IO-S1-swap', 'S2-IO'] as const
+/** Names of {@link IoiCorruption}. */
+export const CORRUPTIONS = ['ABC', 'IO-random', 'S1-random', 'S2-random', 'S-random', 'IO-S1-swap', 'S2-IO'] as const
 const IOI_OPTIONS = ['order', 'corruption', 'names', 'places', 'objects', 'templates'] as const
 
 /** Of the lists of Wang et al.: names that are one token of GPT-2. */

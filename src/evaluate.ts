@@ -142,7 +142,10 @@ export async function evaluate(
     if (failed instanceof Promise) await failed // an async callback that fails must not end the process
   }
   const figures = await sums.finish(FIGURES.map((label) => ({ label })))
-  const frozen = figures.map(({ mean: value, std, interval }) => Object.freeze({ mean: value, std, interval }))
+  // shares are counts: exact, where running means are rounded
+  const share = (of: (item: EvaluatedItem) => boolean) => items.filter(of).length / items.length
+  const exact = [share(({ correct }) => correct), share(({ top1 }) => top1)]
+  const frozen = figures.map(({ mean: value, std, interval }, i) => Object.freeze({ mean: exact[i] ?? value, std, interval }))
   return new Evaluation(frozen, items, corrupted)
 }
 

@@ -657,14 +657,19 @@ export class Model implements AsyncDisposable {
   }
 
   /**
-   * How well the model answers: whether the answer's logit is above its rival's and above all others, the difference of
-   * the two, and probabilities, item by item and in the mean. It runs the prompts in batches and keeps no logits.
+   * How well the model answers a data set: whether the answer's logit is above its rival's and above all others, the
+   * difference of the two, and probabilities, item by item and in the mean. It runs the prompts in batches and keeps no
+   * logits; with `corrupted: true` it asks the twins the same.
    *
-   * @param what a data set, or prompts
-   * @param choices for prompts: one answer and rival for all, or one per prompt
-   * @throws {PrismError} `NOT_ONE_TOKEN`, `TOKEN_RANGE`, `INVALID_ARGUMENT`, and those of tokenising and of the forward pass
+   * @throws {PrismError} those of the forward pass, `UNKNOWN_OPTION`, `INVALID_ARGUMENT`
    */
   evaluate(dataset: Dataset, options?: EvaluateOptions): Promise<Evaluation>
+  /**
+   * The same of your own prompts.
+   *
+   * @param choices one answer and its rival for all, or one per prompt
+   * @throws {PrismError} `NOT_ONE_TOKEN`, `TOKEN_RANGE`, and those of tokenising and of the forward pass
+   */
   evaluate(prompts: readonly Prompt[], choices: Choice | readonly Choice[], options?: EvaluateOptions): Promise<Evaluation>
   evaluate(
     what: Dataset | readonly Prompt[],

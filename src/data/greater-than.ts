@@ -25,8 +25,6 @@ const CENTURIES = ['11', '12', '13', '14', '15', '16', '17']
 const TWO_DIGITS = Array.from({ length: 100 }, (_, i) => String(i).padStart(2, '0'))
 const TEMPLATE = 'The {NOUN} lasted from the year {YEAR} to the year {CENTURY}{YY}'
 
-type Named = 'NOUN' | 'XX' | 'YY' | 'END'
-
 /**
  * "The war lasted from the year 1732 to the year 17" → a number above 32. The answer is every two-digit token above the
  * first year's (their mean logit), the rival every other one from 00 on, as far as the vocabulary has them. In the twin the first year ends in 01, so that
@@ -40,7 +38,7 @@ type Named = 'NOUN' | 'XX' | 'YY' | 'END'
  * @throws {PrismError} `NOT_ONE_TOKEN` where too few years or nouns are left, `TOKENIZER_MISSING`, `INVALID_ARGUMENT`,
  * `UNKNOWN_OPTION`
  */
-export function greaterThan(model: Model, options: GreaterThanOptions = {}): Dataset<Named> {
+export function greaterThan(model: Model, options: GreaterThanOptions = {}): Dataset<'NOUN' | 'XX' | 'YY' | 'END'> {
   const { n = 100, seed, prependBos, random } = dataOptions('greaterThan', options, ['nouns'])
   const given = textList('nouns', options.nouns, NOUNS)
   const reader = new Reader(model, 'greater-than prompts', prependBos)
@@ -64,35 +62,24 @@ interface Year {
 /** The years that are two tokens where they stand, their centuries' 01 too, and the id of every two-digit number. */
 function splitYears(sieve: Sieve, template: Template): { years: Year[]; numbers: ReadonlyMap<string, number> } {
   const { reader } = sieve
-  const [[text, joint] = ['', '']] = placesOf([template], ['YEAR'])
+  const [place = ['', ''] as const] = placesOf([template], ['YEAR'])
   const numbers = new Map<string, number>()
-  const split = CENTURIES.map((century) => {
-    const first = reader.token(text, joint + century)
-    const whole = TWO_DIGITS.filter((number) => {
-      const ids = reader.behind(text, joint + century + number)
-      const second = ids?.length === 2 && ids[0] === first && first !== undefined ? ids[1] : undefined
-      const id = reader.token(`${text}${joint}${century}`, number)
-      if (second === undefined || second !== id) return false
-      if (!numbers.has(number)) numbers.set(number, second)
-      return numbers.get(number) === second
-    })
-    return { century, whole: new Set(whole) }
-  })
-  const years = split.flatMap(({ century, whole }) => {
-    const kept = TWO_DIGITS.slice(2, 99).filter((number) => whole.has('01') && whole.has(number))
-    for (const number of TWO_DIGITS.slice(2, 99)) {
-      const year = century + number
-      if (!kept.includes(number)) sieve.leave('years', year, 'not one token', reader.pieces(text, joint + year))
+  const years = CENTURIES.flatMap((century) => {
+    const split = new Set<string>()
+    for (const number of TWO_DIGITS) {
+      const id = secondHalf(reader, place, { century, number })
+      if (id === undefined || (numbers.get(number) ?? id) !== id) continue
+      numbers.set(number, id)
+      split.add(number)
+    }
+    const asked = TWO_DIGITS.slice(2, 99)
+    const kept = split.has('01') ? asked.filter((number) => split.has(number)) : []
+    for (const number of asked.filter((each) => !kept.includes(each))) {
+      sieve.leave('years', century + number, 'not one token', reader.pieces(place[0], place[1] + century + number))
     }
     return kept.map((number) => ({ century, number }))
   })
-  // ' 1100' is one token of GPT-2's, so that 00 never stands behind a century there: it is a token all the same
-  if ([...numbers].every(([number, id]) => reader.token('', number) === id)) {
-    for (const number of TWO_DIGITS) {
-      const id = reader.token('', number)
-      if (id !== undefined) numbers.set(number, id)
-    }
-  }
+  addAlone(reader, numbers)
   // each side of the question needs a number
   const usable = years.filter(({ number }) => TWO_DIGITS.slice(Number(number) + 1).some((above) => numbers.has(above)))
   const of = CENTURIES.length * 97
@@ -100,12 +87,28 @@ function splitYears(sieve: Sieve, template: Template): { years: Year[]; numbers:
   return { years: usable, numbers }
 }
 
+/** The id of a year's number, where century and number are a token each in a sentence and behind the century alone. */
+function secondHalf(reader: Reader, [text, joint]: readonly [string, string], { century, number }: Year): number | undefined {
+  const [first, second, ...more] = reader.behind(text, joint + century + number) ?? []
+  const halves = [reader.token(text, joint + century), reader.token(text + joint + century, number)]
+  return second !== undefined && more.length === 0 && first === halves[0] && second === halves[1] ? second : undefined
+}
+
+/** Numbers that never stand behind a century, as GPT-2's " 1100" is one token: they are tokens all the same. */
+function addAlone(reader: Reader, numbers: Map<string, number>): void {
+  if (![...numbers].every(([number, id]) => reader.token('', number) === id)) return
+  for (const number of TWO_DIGITS) {
+    const id = reader.token('', number)
+    if (id !== undefined) numbers.set(number, id)
+  }
+}
+
 function item(
   reader: Reader,
   template: Template,
   { noun, century, number }: Year & { readonly noun: string },
   numbers: ReadonlyMap<string, number>,
-): DataItem<Named> {
+): DataItem<'NOUN' | 'XX' | 'YY' | 'END'> {
   const placed = (ending: string) => {
     const words = { NOUN: noun, YEAR: century + ending, CENTURY: century }
     return template.place(reader, words, ['NOUN', 'YEAR', 'CENTURY'])

@@ -13,7 +13,7 @@ import { placesOf, Sieve, textList } from './words.js'
  * `'IO-S1-swap'`: the two names in the other order. `'S2-IO'`: the indirect object is repeated, so that the subject is the
  * right answer. Targets are those of the prompt.
  */
-export type IoiCorruption = (typeof CORRUPTIONS)[number]
+export type IoiCorruption = 'ABC' | 'IO-random' | 'S1-random' | 'S2-random' | 'S-random' | 'IO-S1-swap' | 'S2-IO'
 
 /** Options of {@link ioi}. */
 export interface IoiOptions extends DataOptions {
@@ -78,46 +78,21 @@ type Names = Readonly<Record<Role, string>>
  *
  * @throws {PrismError} `NOT_ONE_TOKEN` where too few words are left, `TOKENIZER_MISSING`, `INVALID_ARGUMENT`, `UNKNOWN_OPTION`
  */
-export function ioi(model: Model, options: IoiOptions = {}): Dataset<Role | 'END'> {
+export function ioi(model: Model, options: IoiOptions = {}): Dataset<'IO' | 'S1' | 'S2' | 'END'> {
   const { n = 100, seed, prependBos, random } = dataOptions('ioi', options, IOI_OPTIONS)
   const order = oneOf('order', options.order, ['ABBA', 'BABA', 'both'], 'both')
   const corruption = oneOf('corruption', options.corruption, CORRUPTIONS, 'ABC')
   const reader = new Reader(model, 'IOI prompts', prependBos)
   const sieve = new Sieve(reader)
   const lists = usable(sieve, options, corruption)
-  const items = Array.from({ length: n }, (_, i): DataItem<Role | 'END'> => {
+  const items = Array.from({ length: n }, (_, i) => {
     const variant = order === 'both' ? (i % 2 === 0 ? 'ABBA' : 'BABA') : order
     const template = random.pick(lists.templates)
-    const [IO, S1] = random.sample(lists.names, 2) as [string, string]
-    const names = { IO, S1, S2: S1 }
-    const things = Object.fromEntries(
-      lists.things.map(([slot, words]) => [slot, random.pick(words)]).filter(([s]) => template.has(s ?? '')),
-    )
-    const other = corrupted(corruption, names, lists.names, random)
-    const placed = (roles: Names) => {
-      const [A, B] = variant === 'ABBA' ? [roles.IO, roles.S1] : [roles.S1, roles.IO]
-      return template.place(reader, { ...things, A, B, S: roles.S2 }, ['A', 'B', 'S'])
-    }
-    const [clean, twin] = [placed(names), placed(other)]
-    const at = (slot: string) => clean.span(slot).last
-    const [first, second] = [at('A'), at('B')]
-    return {
-      prompt: clean.ids,
-      corrupted: twin.ids,
-      text: clean.text,
-      corruptedText: twin.text,
-      target: { answer: clean.answer(IO), against: clean.answer(S1) },
-      positions: {
-        IO: variant === 'ABBA' ? first : second,
-        S1: variant === 'ABBA' ? second : first,
-        S2: at('S'),
-        END: clean.ids.length - 1,
-      },
-      words: { ...names, ...things },
-      corruptedWords: { ...other, ...things },
-      template: template.text,
-      variant,
-    }
+    const [IO, S] = random.sample(lists.names, 2) as [string, string]
+    const things = lists.things.map(([slot, words]) => [slot, random.pick(words)] as const).filter(([slot]) => template.has(slot))
+    const names = { IO, S1: S, S2: S }
+    const twin = corrupted(corruption, names, lists.names, random)
+    return item(reader, { variant, template, names, twin, things: Object.fromEntries(things) })
   })
   const settings = { n, order, corruption, ...(prependBos === undefined ? {} : { prependBos }) }
   return new Dataset({ name: 'ioi', source: 'arXiv:2211.00593', seed, settings, leftOut: sieve.leftOut }, items)
@@ -140,6 +115,37 @@ function usable(sieve: Sieve, options: IoiOptions, corruption: IoiCorruption) {
       ['PLACE', sieve.known('places', places, needed('PLACE'))],
       ['OBJECT', sieve.known('objects', objects, needed('OBJECT'))],
     ] as const,
+  }
+}
+
+/** What was drawn for an item. */
+interface Drawn {
+  readonly variant: 'ABBA' | 'BABA'
+  readonly template: Template
+  readonly names: Names
+  readonly twin: Names
+  readonly things: Readonly<Record<string, string>>
+}
+
+function item(reader: Reader, { variant, template, names, twin, things }: Drawn): DataItem<Role | 'END'> {
+  const slots = variant === 'ABBA' ? ({ IO: 'A', S1: 'B', S2: 'S' } as const) : ({ IO: 'B', S1: 'A', S2: 'S' } as const)
+  const placed = (roles: Names) => {
+    const inSlots = { [slots.IO]: roles.IO, [slots.S1]: roles.S1, [slots.S2]: roles.S2 }
+    const made = template.place(reader, { ...things, ...inSlots }, ['A', 'B', 'S'])
+    return { ...made, at: { IO: made.token(slots.IO), S1: made.token(slots.S1), S2: made.token(slots.S2) } }
+  }
+  const [clean, other] = [placed(names), placed(twin)]
+  return {
+    prompt: clean.ids,
+    corrupted: other.ids,
+    text: clean.text,
+    corruptedText: other.text,
+    target: { answer: clean.answer(names.IO), against: clean.answer(names.S1) },
+    positions: { ...clean.at, END: clean.ids.length - 1 },
+    words: { ...names, ...things },
+    corruptedWords: { ...twin, ...things },
+    template: template.text,
+    variant,
   }
 }
 

@@ -40,13 +40,17 @@ export class Reader {
   /** As {@link token}, or a refusal. @throws {PrismError} `NOT_ONE_TOKEN` */
   tokenOrRefused(text: string, more: string): number {
     const id = this.token(text, more)
-    if (id === undefined) throw notOneToken(more, this.pieces(text, more))
+    if (id === undefined) throw notOneToken(more, 'behind the prompt', this.pieces(text, more))
     return id
   }
 
   /** What `more` becomes behind `text`, in words. */
   pieces(text: string, more: string): string[] {
-    const ids = this.behind(text, more) ?? this.#alone(more)
+    return this.texts(this.behind(text, more) ?? this.#alone(more))
+  }
+
+  /** Every id in words. */
+  texts(ids: readonly number[]): string[] {
     return ids.map((id) => this.#tokenizer.decode([id]))
   }
 
@@ -60,8 +64,9 @@ export class Reader {
   }
 }
 
-function notOneToken(text: string, pieces: readonly string[]): PrismError {
-  const [place, shown] = ['behind the prompt', pieces.map((piece) => JSON.stringify(piece)).join(', ')]
+/** The core's error for a text that is not one token, where the facade finds it. */
+export function notOneToken(text: string, place: string, pieces: readonly string[]): PrismError {
+  const shown = pieces.map((piece) => JSON.stringify(piece)).join(', ')
   const message = `${JSON.stringify(text)} is not one token ${place}: it becomes [${shown}]`
   return new PrismError('NOT_ONE_TOKEN', message, { text, place, pieces })
 }

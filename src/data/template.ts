@@ -1,6 +1,6 @@
 // Sentences with slots: what stands in them, and which tokens it became.
-import { invalidArgument, PrismError } from '../errors.js'
-import { isPrefix, type Reader } from './reader.js'
+import { invalidArgument } from '../errors.js'
+import { isPrefix, notOneToken, type Reader } from './reader.js'
 
 /** A slot and the text between the slot before it, or the start, and itself. */
 interface Slot {
@@ -16,6 +16,8 @@ export interface Placed {
   answer(word: string): number
   /** First and last token of the word in a slot. */
   span(slot: string): { readonly first: number; readonly last: number }
+  /** The one token of the word in a slot. @throws {PrismError} `NOT_ONE_TOKEN` */
+  token(slot: string): number
 }
 
 /**
@@ -78,12 +80,13 @@ export class Template {
         .filter(({ name }) => located.includes(name))
         .map(({ name, start, end }) => [name, { first: tokensOf(reader, start, ids), last: tokensOf(reader, end, ids) - 1 }]),
     )
-    return {
-      text,
-      ids,
-      answer: (word) => reader.tokenOrRefused(text, this.joint + word),
-      span: (slot) => spans.get(slot) ?? { first: -1, last: -1 },
+    const span = (slot: string) => spans.get(slot) ?? { first: -1, last: -1 }
+    const token = (slot: string) => {
+      const { first, last } = span(slot)
+      if (first === last) return first
+      throw notOneToken(words[slot] ?? '', 'in its sentence', reader.texts(ids.slice(first, last + 1)))
     }
+    return { text, ids, span, token, answer: (word) => reader.tokenOrRefused(text, this.joint + word) }
   }
 }
 
@@ -91,10 +94,5 @@ export class Template {
 function tokensOf(reader: Reader, beginning: string, ids: readonly number[]): number {
   const own = reader.ids(beginning)
   if (isPrefix(own, ids)) return own.length
-  const message = `the tokens of ${JSON.stringify(beginning)} change with what follows it: no token is the word at its end`
-  throw new PrismError('NOT_ONE_TOKEN', message, {
-    text: beginning,
-    place: 'in its sentence',
-    pieces: reader.pieces('', beginning),
-  })
+  throw notOneToken(beginning, `as ${JSON.stringify(beginning)} goes on`, reader.texts(ids.slice(0, own.length)))
 }

@@ -267,7 +267,7 @@ describe('greater-than', () => {
       target,
     } of data) {
       // prettier-ignore
-      expect(prompt).toEqual([...`The ${NOUN} lasted from the year ${XX} ${YY} to the year ${XX}`.split(' ')].map(id))
+      expect(prompt).toEqual(`The ${NOUN} lasted from the year ${XX} ${YY} to the year ${XX}`.split(' ').map(id))
       expect(corrupted).toEqual(prompt.map((token, i) => (i === positions.YY ? id('01') : token)))
       expect(positions).toEqual({ NOUN: 1, XX: 6, YY: 7, END: 11 })
       const known = numbers.filter((digits) => digits !== '45')

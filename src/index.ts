@@ -32,6 +32,14 @@ export { DirectionAttribution, type DirectionsRow } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
 export type { DescribeOptions, HeadAtRow, HeadDescription, Partners } from './heads.js'
 export type { BlockPoints, DimsOf, HookName, OuterPoints, ResidualHook } from './hooks.js'
+export type {
+  AppliedIntervention,
+  Intervention,
+  InterventionHook,
+  InterventionPosition,
+  InterventionSet,
+  Receiver,
+} from './intervention.js'
 export { type LensState, LogitLens, type PredictedToken, type Standing } from './lens.js'
 export {
   type AttributeOptions,

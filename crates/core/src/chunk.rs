@@ -132,7 +132,7 @@ impl Chunk<'_> {
         let capture = Capture { points, rows: wanted.map(|row| row as u32).collect(), everywhere };
         let mut edits = Edits::default();
         for (i, prompt) in self.prompts.iter().enumerate() {
-            prompt.edits.iter().for_each(|edit| edits.push(edit, |position| row(i, position)));
+            prompt.edits.iter().for_each(|edit| edits.push(edit, i, |position| row(i, position)));
         }
         let mut tap = Tap::new(&capture, cancel).editing(&edits);
         let output = model.forward(&batch, &mut tap).map_err(|e| self.named(e))?;

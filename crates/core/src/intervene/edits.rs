@@ -2,7 +2,7 @@
 //! moves with it.
 
 use super::{Action, Cells, Edit, positions_first};
-use crate::error::Result;
+use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Default)]
 pub struct Edits(BTreeMap<HookPoint, Vec<Placed>>);
 
-/// An edit and the rows of the batch that its positions are, rising.
+/// An edit, the prompt of the batch that it is made in, and the rows that its positions are, rising.
 #[derive(Debug)]
 struct Placed {
+    prompt: usize,
     rows: Vec<usize>,
     edit: Edit,
 }
@@ -30,10 +31,10 @@ pub struct Received {
 }
 
 impl Edits {
-    /// Puts an edit behind those that are there; `row` gives the batch's row of a position.
-    pub fn push(&mut self, edit: &Edit, row: impl Fn(usize) -> usize) {
+    /// Puts an edit of one of the batch's prompts behind those that are there; `row` gives the row of a position.
+    pub fn push(&mut self, edit: &Edit, prompt: usize, row: impl Fn(usize) -> usize) {
         let rows = edit.positions.iter().map(|position| row(*position)).collect();
-        self.0.entry(edit.point).or_default().push(Placed { rows, edit: edit.clone() });
+        self.0.entry(edit.point).or_default().push(Placed { prompt, rows, edit: edit.clone() });
     }
 
     /// Whether one is made at a point.
@@ -45,7 +46,7 @@ impl Edits {
     /// value a row of the batch lies, if it does; where no row does, and without edits, the value is handed back as it is.
     ///
     /// # Errors
-    /// `INTERNAL` where an edit does not have the value's shape.
+    /// `NOT_FINITE` where what is set overflows, `INTERNAL` where an edit does not have the value's shape.
     pub fn apply(&self, point: HookPoint, value: Tensor, place: impl Fn(usize) -> Option<usize>) -> Result<Tensor> {
         let Some(edits) = self.0.get(&point) else { return Ok(value) };
         let here = |placed: &Placed| placed.rows.iter().any(|row| place(*row).is_some());
@@ -128,7 +129,13 @@ impl Placed {
             Action::Add(values) => (&old + given(values)?)?,
             Action::Replace(values) => given(values)?,
         };
-        let new = if masked { old.eq(f32::NEG_INFINITY)?.where_cond(&old, &new)? } else { new };
+        if masked {
+            return set_cells(x, cells, &places, *index, &old.eq(f32::NEG_INFINITY)?.where_cond(&old, &new)?);
+        }
+        // a norm squares what it reads: of what overflows there it would make zeros, without a word
+        if !new.sqr()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
+            return Err(PrismError::NotFinite { first: self.edit.point.to_string(), prompt: self.prompt });
+        }
         set_cells(x, cells, &places, *index, &new)
     }
 }

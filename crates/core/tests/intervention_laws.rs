@@ -299,6 +299,52 @@ fn attribution_behind_an_intervention_holds_or_is_refused() {
     }
 }
 
+/// A pattern that was set is used as it is, where the mask hides keys as well: all weight on one key gives its value.
+#[test]
+fn a_pattern_may_look_where_the_mask_would_not_let_it() {
+    // longer than the blocks in which the kernel skips what is masked
+    for name in ["parity/falcon", "parity/bloom"] {
+        for session in load_both(&fixture(name)).map(Result::unwrap) {
+            let config = &session.transformer.config;
+            assert!(config.n_context > 128);
+            let (length, query, key, head) = (140, 2, 131, 1);
+            let prompt: Vec<u32> = (0..length).map(|i| ((i * 7 + 3) % config.d_vocab) as u32).collect();
+            let at = |point| HookPoint::Block(1, point);
+            let one_hot = (0..length).map(|i| f32::from(u8::from(i == key))).collect();
+            let set_row =
+                |set_to| Intervention { head: Some(head), ..set(at(Pattern), Positions::Of(vec![query]), set_to) };
+            let list = vec![set_row(Set::Zero), set_row(Set::Add(one_hot))];
+            let cache = run(&session, &everything(vec![prompt]), &with(list, &[]));
+            let row = |point, position: usize, head: usize, heads: usize| {
+                let (all, e) = (values(&cache, at(point), 0), config.d_head);
+                all[(position * heads + head) * e..][..e].to_vec()
+            };
+            let group = head / (config.n_heads / config.n_key_value_heads);
+            let value = row(V, key as usize, group, config.n_key_value_heads);
+            close(name, row(Z, query as usize, head, config.n_heads), &value, 1e-6);
+        }
+    }
+}
+
+/// What that convention counts as bias is a part of values that every head moves: it is no part of what was set.
+#[test]
+fn the_convention_of_transformerlens_stands_where_its_split_does() {
+    use logit_prism_core::attribution::{Convention, Options};
+    let name = "parity/gpt2";
+    let session = load(&fixture(name)).unwrap();
+    let options = Options { convention: Convention::TransformerLens, ..common::call(vec![], vec![]).options };
+    for (point, position, is_refused) in
+        [(Z, -1, true), (Z, -2, false), (Pattern, -1, true), (V, -2, true), (K, -1, false), (MlpOut, -1, false)]
+    {
+        let list = vec![set(HookPoint::Block(1, point), Positions::Of(vec![position]), Set::Scale(0.5))];
+        let mut call = everything(vec![prompt(name, 0)]);
+        call.asked.positions = Positions::Last;
+        let cache = run(&session, &call, &with(list, &[]));
+        let outcome = with_job(|job| session.attribute_run(&cache, &[pair(1, 2)], &options, job));
+        assert_eq!(outcome.is_err(), is_refused, "{point:?} at {position}");
+    }
+}
+
 #[test]
 fn means_are_those_of_what_a_run_kept() {
     let name = "parity/gpt2";

@@ -4,6 +4,7 @@ mod asked;
 mod attention;
 mod calls;
 mod circuits;
+mod declared;
 mod interventions;
 
 pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};

@@ -14,12 +14,13 @@ import { nativePrompt, type Prompt } from './tokens.js'
  */
 export type Receiver = 'attn.hook_q_input' | 'attn.hook_k_input' | 'attn.hook_v_input' | 'hook_mlp_in'
 
-/** Points that nothing is read on from: a norm's scale, and what a head writes (set `hook_z`, which it is made of). */
-type Fixed = 'attn.hook_result' | `${string}.hook_scale`
-
-/** The name of a point that can be set. */
+/**
+ * The name of a point that can be set: not those that nothing is read on from, a norm's scale, and what a head writes (set
+ * `hook_z`, which it is made of).
+ */
 export type InterventionHook =
-  Exclude<keyof OuterPoints, 'ln_final.hook_scale'> | `blocks.${number}.${Exclude<keyof BlockPoints, Fixed> | Receiver}`
+  | Exclude<keyof OuterPoints, 'ln_final.hook_scale'>
+  | `blocks.${number}.${Exclude<keyof BlockPoints, 'attn.hook_result' | `${string}.hook_scale`> | Receiver}`
 
 /** Where in a prompt; negative ones count from its end. */
 export type InterventionPosition = 'last' | 'all' | number | readonly number[]
@@ -32,7 +33,7 @@ export type InterventionPosition = 'last' | 'all' | number | readonly number[]
  *   `hook_resid_pre` or `hook_resid_mid`, the stream that is read there). `axis: 'all'` (default): one value, over all
  *   positions of all prompts, a BOS token's too, or of a run over those that it kept. `'position'`: position by position,
  *   over the prompts; every one must have a value at every position that is set. Scores and patterns take `'position'` only.
- * - `from`: the value in a prompt of another run that cached the point, at the same choice of positions in that prompt, or
+ * - `from`: the value in a prompt of another run (of this model, or one of the same shapes) that cached the point, at the same choice of positions in that prompt, or
  *   at those of `position`: one for each that is set, in their order. Prompts of different lengths need named positions.
  * - `add`: the value and this vector: as many numbers as the point has at one position, of the head or neuron if one is
  *   named, else of all of them one after the other.

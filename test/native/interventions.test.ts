@@ -145,6 +145,8 @@ test('what does not fit is refused before anything is run', async () => {
     { cache: ['blocks.0.attn.hook_z'], position: 'last' },
   )
   using closed = await model.run([[1]])
+  const other = await open(fixture('parity/gpt2'))
+  using foreign = await other.run([[1, 2, 3]], { cache: ['*'] }) // heads of another width
   closed.close()
   const z = 'blocks.0.attn.hook_z'
   const run = (interventions: unknown) => model.run([[1, 2, 3]], { interventions: interventions as Intervention[] })
@@ -173,6 +175,8 @@ test('what does not fit is refused before anything is run', async () => {
     [{ at: z, set: { from: kept, prompt: 0 } }, 'interventions[0].set.position'],
     [{ at: z, position: [0, 1], set: { from: kept, prompt: 0, position: -1 } }, 'interventions[0].set.position'],
     [{ at: z, position: 1, set: { from: kept, prompt: 1, position: 2 } }, 'interventions[0].set.position'],
+    [{ at: z, set: { from: foreign, prompt: 0 } }, 'interventions[0].set.from'],
+    [{ at: z, set: { mean: foreign } }, 'interventions[0].set.mean'],
     [{ at: z, position: [], set: 'zero' }, 'interventions[0].position'],
     [{ at: z, position: { perPrompt: [[0]] }, set: 'zero' }, 'interventions[0].position'],
     [{ at: 5, set: 'zero' }, 'interventions[0].at'],

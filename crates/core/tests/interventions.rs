@@ -118,6 +118,34 @@ fn check_session(session: &Session, name: &str) {
     (0..all.len()).for_each(|i| compare(&cache, i, i));
 }
 
+#[test]
+fn a_file_keeps_what_was_done_and_is_refused_where_it_cannot_be_read() {
+    let name = "parity/gpt2";
+    let (session, given) = (load(&fixture(name)).unwrap(), Given::of(name));
+    let list: Vec<Intervention> = given.runs().iter().map(|run| given.intervention(run)).collect();
+    let list = list.into_iter().filter(|one| matches!(one.set, Set::Zero | Set::Scale(_) | Set::Add(_))).collect();
+    let call = keeping(vec![given.prompt("prompt")], &[], Logits::None);
+    let made = Interventions { lists: Lists::PerPrompt(vec![list]), ..Interventions::default() };
+    let cache = run(&session, &call, &made);
+    assert!(cache.interventions.len() > 30);
+    let dir = TempDir::new();
+    let path = dir.join("run.safetensors");
+    session.save_run(&cache, &path).unwrap();
+    assert_eq!(session.load_run(&path).unwrap().interventions, cache.interventions);
+    let (tensors, mut texts) = (read_tensors(&path), metadata(&path));
+    for text in [
+        "none",
+        "{}",
+        r#"[{"at": ["blocks.9.attn.hook_z"], "position": "all", "set": "zero"}]"#,
+        r#"[{"at": ["hook_embed"], "position": "some", "set": "zero"}]"#,
+        r#"[{"at": ["hook_embed"], "position": "all", "set": "zero", "where": 1}]"#,
+    ] {
+        texts.insert("interventions".into(), text.into());
+        write_tensors_with(&path, &tensors, &texts);
+        assert_eq!(error(session.load_run(&path)).code(), "CHECKPOINT_INVALID", "{text}");
+    }
+}
+
 macro_rules! families {
     ($($name:ident),*) => { $(#[test] fn $name() {
         check(concat!("parity/", stringify!($name)));

@@ -17,6 +17,8 @@ export type {
   NativeComposition,
   NativeDetected,
   NativeHeadPattern,
+  NativeIntervention,
+  NativeInterventions,
   NativeLens,
   NativeModel,
   NativePatterns,

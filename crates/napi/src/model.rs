@@ -9,6 +9,8 @@ use logit_prism_core::PrismError;
 use logit_prism_core::attribution::Component;
 use logit_prism_core::checkpoint::locate;
 use logit_prism_core::config::ModelConfig;
+use logit_prism_core::device;
+use logit_prism_core::engine::Engine;
 use logit_prism_core::hook::HookPoint;
 use logit_prism_core::session::Session;
 use logit_prism_core::tokenizer::Tokenizer;
@@ -31,10 +33,39 @@ pub fn load_model<'env>(
     cancel: &CancelHandle,
     #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
 ) -> Result<Object<'env>> {
-    let options = inputs::load_options(options);
-    let control = Control::new(cancel, progress)?;
-    let work = move || control.run(|job| Session::load(&locate(&path)?, &options?, job));
-    promise(env, work, |session| NativeModel { session: Mutex::new(Some(Arc::new(session))) })
+    let options = inputs::load_options(options).map_err(|error| to_js(env, &error))?;
+    let (engine, control) = (Engine::of(options.device), Control::new(cancel, progress)?);
+    let work = move || control.run(|job| Session::load(&locate(&path)?, &options, job));
+    promise(env, engine, work, |session| NativeModel { session: Mutex::new(Some(Arc::new(session))) })
+}
+
+/// Which addon this is.
+#[napi(object)]
+pub struct NativeBuild {
+    pub version: String,
+    /// Whether it computes on NVIDIA GPUs.
+    pub cuda: bool,
+}
+
+/// Which addon this is.
+#[napi]
+pub fn build() -> NativeBuild {
+    NativeBuild { version: env!("CARGO_PKG_VERSION").into(), cuda: cfg!(feature = "cuda") }
+}
+
+/// A GPU that can be computed on; `driver` is its version, where the system tells.
+#[napi(object)]
+pub struct NativeGpu {
+    pub ordinal: u32,
+    pub name: String,
+    pub driver: Option<String>,
+}
+
+/// The GPU of this ordinal, or the first that will do; refused with the reason where the driver has none.
+#[napi]
+pub fn gpu(env: &Env, ordinal: Option<u32>) -> Result<NativeGpu> {
+    let found = device::gpu(ordinal.map(|ordinal| ordinal as usize)).map_err(|error| to_js(env, &error))?;
+    Ok(NativeGpu { ordinal: found.ordinal as u32, name: found.name, driver: found.driver })
 }
 
 /// Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise.
@@ -113,6 +144,7 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let call = inputs::call(call);
         let control = Control::new(cancel, progress)?;
         let wrap: fn(_) -> NativeAttribution = outputs::attribution;
@@ -120,14 +152,15 @@ impl NativeModel {
             let (ids, result) = control.run(|job| session.attribute(&call?, job))?;
             Ok((ids, result, session.transformer.unembed.cap.is_some()))
         };
-        promise(env, work, wrap)
+        promise(env, engine, work, wrap)
     }
 
     /// SHA-256 over config and weights as they lie on disk, in hex.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn fingerprint<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let session = self.open(env)?;
-        promise(env, move || session.fingerprint(), |hex| hex)
+        let engine = session.engine();
+        promise(env, engine, move || session.fingerprint(), |hex| hex)
     }
 
     /// Whether the checkpoint has a tokenizer.
@@ -170,12 +203,13 @@ impl NativeModel {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn close<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let session = self.session.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let engine = session.as_ref().map_or_else(Engine::cpu, |session| session.engine());
         // jobs run in order, so those that still hold the session end before this one
         let free = move || {
             drop(session);
             Ok(())
         };
-        promise(env, free, |()| ())
+        promise(env, engine, free, |()| ())
     }
 
     pub(crate) fn open(&self, env: &Env) -> Result<Arc<Session>> {
@@ -199,6 +233,7 @@ impl NativeModel {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn panic<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let session = self.open(env)?;
-        promise(env, move || session.guarded(|| panic!("asked for by a test")), |()| ())
+        let engine = session.engine();
+        promise(env, engine, move || session.guarded(|| panic!("asked for by a test")), |()| ())
     }
 }

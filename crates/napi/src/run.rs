@@ -38,20 +38,22 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let (call, control) = (inputs::run_call(call), Control::new(cancel, progress)?);
         let work = move || {
             let cache = control.run(|job| session.run(&call?, job))?;
             Ok(NativeRun::new(&session, cache))
         };
-        promise(env, work, |run| run)
+        promise(env, engine, work, |run| run)
     }
 
     /// Reads a run that was saved for this model.
     #[napi(ts_return_type = "Promise<NativeRun>")]
     pub fn load_run<'env>(&self, env: &'env Env, path: String) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let work = move || Ok(NativeRun::new(&session, session.load_run(path.as_ref())?));
-        promise(env, work, |run| run)
+        promise(env, engine, work, |run| run)
     }
 }
 
@@ -109,6 +111,7 @@ impl NativeRun {
         cancel: &CancelHandle,
     ) -> Result<Object<'env>> {
         let (session, cache) = self.both(env)?;
+        let engine = session.engine();
         let (call, control) = (inputs::attributing(call), Control::new(cancel, None)?);
         let work = move || {
             let (targets, options) = call?;
@@ -117,7 +120,7 @@ impl NativeRun {
             Ok((ids, result, session.transformer.unembed.cap.is_some()))
         };
         let wrap: fn(_) -> NativeAttribution = outputs::attribution;
-        promise(env, work, wrap)
+        promise(env, engine, work, wrap)
     }
 
     /// The vectors that components wrote.
@@ -129,17 +132,19 @@ impl NativeRun {
         cancel: &CancelHandle,
     ) -> Result<Object<'env>> {
         let (session, cache) = self.both(env)?;
+        let engine = session.engine();
         let (unit, control) = (inputs::unit(&unit), Control::new(cancel, None)?);
         let work = move || control.run(|job| session.decompose_run(&cache, unit?, job));
         let wrap: fn(_) -> NativeStack = outputs::stack;
-        promise(env, work, wrap)
+        promise(env, engine, work, wrap)
     }
 
     /// Writes the run to a file.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn save<'env>(&self, env: &'env Env, path: String) -> Result<Object<'env>> {
         let (session, cache) = self.both(env)?;
-        promise(env, move || session.save_run(&cache, path.as_ref()), |()| ())
+        let engine = session.engine();
+        promise(env, engine, move || session.save_run(&cache, path.as_ref()), |()| ())
     }
 
     /// Frees what was kept.

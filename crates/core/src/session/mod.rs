@@ -12,6 +12,8 @@ pub use circuits::Spectrum;
 use crate::batch::check_ids;
 use crate::checkpoint::{Checkpoint, check_format};
 use crate::config::{ModelConfig, RawConfig, check_not_quantised};
+use crate::device::{DeviceName, WeightDtype};
+use crate::engine::Engine;
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;
 use crate::memory::{self, Holdings};
@@ -19,7 +21,6 @@ use crate::model::{self, Transformer};
 use crate::ops::Kernels;
 use crate::run::{self, Job};
 use crate::tokenizer::{Prompt, Token, Tokenizer};
-use candle_core::Device;
 use rayon::ThreadPool;
 use std::path::Path;
 use std::sync::Mutex;
@@ -27,6 +28,10 @@ use std::sync::Mutex;
 /// How to load.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
+    /// Where to compute.
+    pub device: DeviceName,
+    /// What weights are held and multiplied in.
+    pub dtype: WeightDtype,
     /// Threads to compute on; all that the machine has, if not given.
     pub threads: Option<usize>,
     /// Bytes that weights and runs may take together.
@@ -41,6 +46,8 @@ pub struct LoadOptions {
 
 /// A loaded model.
 pub struct Session {
+    /// Where it computes.
+    pub device: DeviceName,
     /// The weights and their forward pass.
     pub transformer: Transformer,
     /// The checkpoint's tokenizer, if it has one.
@@ -58,12 +65,14 @@ pub struct Session {
 const CONFIG: &str = "config.json";
 
 impl Session {
-    /// Loads a checkpoint from a directory in Hugging Face format onto the CPU. Progress counts layers.
+    /// Loads a checkpoint from a directory in Hugging Face format onto a device. Progress counts layers.
     ///
     /// # Errors
-    /// `IO_ERROR`, `CHECKPOINT_…`, `CONFIG_…`, `TENSOR_…`, `TOKENIZER_INVALID`, `PICKLE_REFUSED`, `MEMORY`, `ABORTED`,
+    /// `DEVICE_UNAVAILABLE`, `IO_ERROR`, `CHECKPOINT_…`, `CONFIG_…`, `TENSOR_…`, `TOKENIZER_INVALID`, `PICKLE_REFUSED`, `MEMORY`, `ABORTED`,
     /// `INVALID_ARGUMENT`.
     pub fn load(dir: &Path, options: &LoadOptions, job: &Job) -> Result<Self> {
+        options.dtype.check(options.device)?;
+        let device = options.device.open()?;
         let pool = run::pool(options.threads)?;
         std::fs::read_dir(dir).map_err(PrismError::io(dir, "read the directory"))?;
         check_format(dir)?;
@@ -86,11 +95,12 @@ impl Session {
             (job.progress)(layers, n_layers);
             job.cancel.check()
         };
-        let mut transformer = pool.install(|| model::load(config, &checkpoint, &Device::Cpu, progress))?;
+        let mut transformer = pool.install(|| model::load(config, &checkpoint, &device, progress))?;
         transformer.kernels = options.kernels;
         let memory_limit = options.memory_limit.map(|limit| limit - weight_bytes);
         let (holdings, poisoned) = (Holdings::default(), Mutex::new(None));
         Ok(Session {
+            device: options.device,
             transformer,
             tokenizer,
             weight_bytes,
@@ -101,6 +111,11 @@ impl Session {
             holdings,
             poisoned,
         })
+    }
+
+    /// The thread that its calls run on.
+    pub fn engine(&self) -> &'static Engine {
+        Engine::of(self.device)
     }
 
     /// SHA-256 over config and weights as they lie on disk.

@@ -142,11 +142,17 @@ export declare class NativeSummary {
   finishNow(k: number): NativeColumns
 }
 
+/** Which addon this is. */
+export declare function build(): NativeBuild
+
 /** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
 export declare function chunkTokens(): number
 
 /** Every code that an error can carry. */
 export declare function errorCodes(): Array<string>
+
+/** The GPU of this ordinal, or the first that will do; refused with the reason where the driver has none. */
+export declare function gpu(ordinal?: number | undefined | null): NativeGpu
 
 /** Loads a checkpoint from a directory, or from the local Hugging Face cache by its repository id. */
 export declare function loadModel(path: string, options: NativeLoadOptions, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeModel>
@@ -189,6 +195,13 @@ export interface NativeAttribution {
   components?: Array<NativeComponent>
   /** rows whose certificate does not hold */
   violations: number
+}
+
+/** Which addon this is. */
+export interface NativeBuild {
+  version: string
+  /** Whether it computes on NVIDIA GPUs. */
+  cuda: boolean
 }
 
 /** A call of `attribute`. */
@@ -278,6 +291,13 @@ export interface NativeDetection {
   p: number
 }
 
+/** A GPU that can be computed on; `driver` is its version, where the system tells. */
+export interface NativeGpu {
+  ordinal: number
+  name: string
+  driver?: string
+}
+
 /** Every name's score for one head. */
 export interface NativeHeadPattern {
   layer: number
@@ -333,6 +353,8 @@ export interface NativeLensCall {
 
 /** Options of loading; `memoryLimit` in bytes. */
 export interface NativeLoadOptions {
+  device?: 'cpu' | `cuda:${number}`
+  dtype?: 'f32' | 'bf16' | 'f16'
   threads?: number
   memoryLimit?: number
   allowCustomRegex?: boolean

@@ -28,6 +28,7 @@ export {
 } from './circuit.js'
 export type { Component, ComponentKind, Share } from './components.js'
 export { type ComposedPair, type CompositionOptions, CompositionScores } from './composition.js'
+export type { Device, Dtype } from './device.js'
 export { DirectionAttribution, type DirectionsRow } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
 export type { DescribeOptions, HeadAtRow, HeadDescription, Partners } from './heads.js'

@@ -30,6 +30,7 @@ async function describe(model: Model, path: string) {
   return {
     model: path,
     device: model.device,
+    deviceReason: model.deviceReason,
     config,
     parameters: model.weightBytes / 4,
     weightBytes: model.weightBytes,
@@ -55,7 +56,8 @@ function table(info: Info): string {
   const lines: [string, string][] = [
     ['model', bold(info.model)],
     ['family', c.family],
-    ['size', `${number(info.parameters)} parameters in f32 on ${info.device}`],
+    ['size', `${number(info.parameters)} parameters in f32`],
+    ['device', `${info.device}: ${info.deviceReason}`],
     ['memory', `${mebibytes(info.weightBytes)}, and about ${mebibytes(info.forwardBytes)} per thread for ${chunkTokens()} tokens`],
     ['layers', `${c.nLayers}, d_model ${c.dModel}`],
     ['attention', `${heads} of d_head ${c.dHead}, ${scale}`],

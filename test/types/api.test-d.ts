@@ -87,7 +87,7 @@ test('load: its options, and nothing else', () => {
 test('a model', () => {
   expectTypeOf<Model>().toExtend<AsyncDisposable>()
   expectTypeOf<Model['config']>().toEqualTypeOf<ModelConfig>()
-  expectTypeOf<Model['device']>().toEqualTypeOf<'cpu'>()
+  expectTypeOf<Model['device']>().toEqualTypeOf<'cpu' | `cuda:${number}`>()
   expectTypeOf<Model['tokenizer']>().toEqualTypeOf<Tokenizer | undefined>()
   expectTypeOf<Model['closed']>().toEqualTypeOf<boolean>()
   expectTypeOf<Model['close']>().returns.toEqualTypeOf<Promise<void>>()

@@ -18,7 +18,8 @@ const WHEELS = [
   'nvidia-cuda-nvrtc==13.0.88',
 ]
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
+/** The repository. */
+export const root = join(dirname(fileURLToPath(import.meta.url)), '../../..')
 const cache = join(root, 'target/cuda-toolkit')
 const unpacked = join(cache, 'wheels')
 const cu13 = join(unpacked, 'nvidia/cu13')

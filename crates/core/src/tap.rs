@@ -3,7 +3,7 @@
 use crate::cancel::Cancel;
 use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What to keep of a forward pass.
@@ -71,6 +71,19 @@ impl Activations {
             *tensor = tensor.force_contiguous()?;
         }
         Ok(())
+    }
+
+    /// The same on another device.
+    ///
+    /// # Errors
+    /// `INTERNAL`.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let rows = self.rows.iter().map(|(point, t)| Ok((*point, t.to_device(device)?)));
+        let squares = self.squares.iter().map(|(point, list)| {
+            let list = list.iter().map(|t| Ok(t.to_device(device)?)).collect::<Result<_>>()?;
+            Ok((*point, list))
+        });
+        Ok(Activations { rows: rows.collect::<Result<_>>()?, squares: squares.collect::<Result<_>>()? })
     }
 
     /// Scores or pattern of one segment, [head, query_pos, key_pos], at the kept query positions.

@@ -91,6 +91,38 @@ impl fmt::Display for WeightDtype {
     }
 }
 
+/// Bytes that can be taken on a GPU now; `None` for the CPU, whose memory is the system's.
+///
+/// # Errors
+/// `INTERNAL` where the driver does not answer.
+pub fn free_bytes(device: &Device) -> Result<Option<u64>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => cuda::free_bytes(device).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Gives back, when it is dropped, what a GPU keeps of memory without use.
+pub struct Unused(#[allow(dead_code)] Device);
+
+impl Unused {
+    /// Of this device.
+    pub fn of(device: &Device) -> Self {
+        Unused(device.clone())
+    }
+}
+
+impl Drop for Unused {
+    fn drop(&mut self) {
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(device) = &self.0 {
+            // a driver that does not answer here will say so in the next call
+            drop(cuda::give_back(device));
+        }
+    }
+}
+
 #[cfg(feature = "cuda")]
 fn open_gpu(ordinal: usize) -> Result<Device> {
     gpu(Some(ordinal))?;

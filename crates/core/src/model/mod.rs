@@ -19,7 +19,7 @@ mod unembed;
 pub use attention::{Attention, HeadWeights, QkNorms};
 pub use block::Block;
 pub use embed::Embed;
-pub use load::{load, transient_bytes, weight_bytes};
+pub use load::{Planned, load, plan};
 pub use mlp::{Experts, Gated, HiddenLayer, Mlp, SharedExpert};
 pub use norm::NormLayer;
 pub use unembed::Unembed;
@@ -31,7 +31,7 @@ use crate::hook::{BlockPoint, HookPoint};
 use crate::ops::{self, Kernels};
 use crate::tap::Tap;
 use attention::{Pass, Tables};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
 
 /// A matrix and its bias: `y = x W + b`.
@@ -81,7 +81,22 @@ pub struct Output {
     pub normed: Tensor,
 }
 
+impl Output {
+    /// The same on another device.
+    ///
+    /// # Errors
+    /// `INTERNAL`.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Output { stream: self.stream.to_device(device)?, normed: self.normed.to_device(device)? })
+    }
+}
+
 impl Transformer {
+    /// What weights are held and multiplied in; all else is f32.
+    pub fn dtype(&self) -> DType {
+        self.unembed.weight.dtype()
+    }
+
     /// Runs the segments of a batch and returns the final residual stream at the tap's rows; every segment must have
     /// been under way for at least one layer.
     ///
@@ -129,7 +144,8 @@ impl Transformer {
 /// # Errors
 /// `NOT_FINITE` with the prompt of the first row that is not.
 pub(crate) fn check_finite(x: &Tensor, first: impl Fn() -> String, prompt: impl Fn(usize) -> usize) -> Result<()> {
-    if x.sum_all()?.to_scalar::<f32>()?.is_finite() {
+    // a GPU would take the whole sum on one of its processors, and the sums of rows on all of them
+    if x.device().is_cpu() && x.sum_all()?.to_scalar::<f32>()?.is_finite() {
         return Ok(());
     }
     let sums: Vec<f32> = x.sum(1)?.to_vec1()?;

@@ -13,6 +13,7 @@
 
 use super::Kernels;
 use super::cpu::attention::Heads;
+use super::matmul::matmul;
 use crate::config::{Alibi, AlibiZero};
 use crate::error::Result;
 use candle_core::{D, Device, Tensor};
@@ -80,7 +81,7 @@ fn scores_plain(q: &Tensor, first: usize, k: &Tensor, rule: &ScoreRule) -> Resul
     // the heads of a group stand side by side, so their queries stack into one matrix: [G, H/G · query_pos, e]
     let q = q.transpose(0, 1)?.contiguous()?.reshape((n_key_heads, n_heads / n_key_heads * n_query, d_head))?;
     let k = k.transpose(0, 1)?.contiguous()?;
-    let mut scores = (q.matmul(&k.t()?)? * rule.scale)?.reshape((n_heads, n_query, n_key))?;
+    let mut scores = (matmul(&q, &k.t()?)? * rule.scale)?.reshape((n_heads, n_query, n_key))?;
     if let Some(cap) = rule.cap {
         scores = ((scores / cap)?.tanh()? * cap)?;
     }
@@ -108,7 +109,7 @@ pub fn pattern(kernels: Kernels, scores: &Tensor, rule: &ScoreRule, sinks: Optio
     pattern_plain(scores, sinks)
 }
 
-fn pattern_plain(scores: &Tensor, sinks: Option<&Tensor>) -> Result<Tensor> {
+pub(super) fn pattern_plain(scores: &Tensor, sinks: Option<&Tensor>) -> Result<Tensor> {
     let max = scores.max_keepdim(D::Minus1)?;
     let Some(sinks) = sinks else {
         let exp = scores.broadcast_sub(&max)?.exp()?;
@@ -143,19 +144,25 @@ fn mix_plain(pattern: &Tensor, v: &Tensor) -> Result<Tensor> {
     let (n_heads, n_query, n_key) = pattern.dims3()?;
     let (_, n_key_heads, d_head) = v.dims3()?;
     let pattern = pattern.reshape((n_key_heads, n_heads / n_key_heads * n_query, n_key))?;
-    let z = pattern.matmul(&v.transpose(0, 1)?.contiguous()?)?;
+    let z = matmul(&pattern, &v.transpose(0, 1)?.contiguous()?)?;
     Ok(z.reshape((n_heads, n_query, d_head))?.transpose(0, 1)?.contiguous()?)
 }
 
 /// 0 where a query may look, −∞ at the positions after its own and before its window. [query_pos, key_pos]
-fn mask(n_query: usize, first: usize, n_key: usize, window: Option<usize>, device: &Device) -> Result<Tensor> {
+pub(super) fn mask(
+    n_query: usize,
+    first: usize,
+    n_key: usize,
+    window: Option<usize>,
+    device: &Device,
+) -> Result<Tensor> {
     let sees = |q: usize, k: usize| k <= first + q && window.is_none_or(|w| k + w > first + q);
     let row = |q| (0..n_key).map(move |k| if sees(q, k) { 0.0 } else { f32::NEG_INFINITY });
     Ok(Tensor::from_vec((0..n_query).flat_map(row).collect(), (n_query, n_key), device)?)
 }
 
 /// `scale · slope · (key_pos − zero)`, [H, 1, key_pos]
-fn biases(alibi: &Alibi, n_key: usize, device: &Device) -> Result<Tensor> {
+pub(super) fn biases(alibi: &Alibi, n_key: usize, device: &Device) -> Result<Tensor> {
     let all: Vec<f32> = (0..alibi.slopes.len()).flat_map(|h| alibi_of_head(alibi, h, n_key)).collect();
     Ok(Tensor::from_vec(all, (alibi.slopes.len(), 1, n_key), device)?)
 }

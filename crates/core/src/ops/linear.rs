@@ -5,6 +5,7 @@ use super::cpu::Isa;
 use super::cpu::matmul::Matmul;
 use super::cpu::parallel::split;
 use super::cpu::tensor::{Fresh, Rows};
+use super::matmul::{by_rows, matmul, narrow_product};
 use crate::error::Result;
 use candle_core::Tensor;
 use std::ops::Range;
@@ -27,7 +28,9 @@ pub fn linear(kernels: Kernels, x: &Tensor, weight: &Tensor, bias: Option<&Tenso
 }
 
 fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let y = x.contiguous()?.matmul(&weight.contiguous()?)?;
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let narrow = weight.dtype().size_in_bytes() < x.dtype().size_in_bytes();
+    let y = if narrow { narrow_product(&x, &weight)? } else { matmul(&x, &weight)? };
     Ok(match bias {
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
@@ -109,7 +112,7 @@ fn gemm(m: Matmul) {
 /// # Errors
 /// `INTERNAL` where shapes do not fit.
 pub fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    Ok(x.matmul(&weight.t()?)?)
+    by_rows(x, weight)
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@ mod add;
 mod attention;
 mod cpu;
 mod linear;
+mod matmul;
 mod norm;
+mod ragged;
 mod rotary;
 
 pub use activation::{Activation, gated};
@@ -16,7 +18,9 @@ pub use add::add;
 pub use attention::{ScoreRule, attend, mix, pattern, scores};
 pub use cpu::Isa;
 pub use linear::{linear, project};
+pub use matmul::matmul;
 pub use norm::{Normed, gain_and_bias, norm};
+pub use ragged::{View, attend_all};
 pub use rotary::{Angles, frequencies, rotate};
 
 /// Which bodies a model runs.

@@ -12,7 +12,7 @@ pub use circuits::Spectrum;
 use crate::batch::check_ids;
 use crate::checkpoint::{Checkpoint, check_format};
 use crate::config::{ModelConfig, RawConfig, check_not_quantised};
-use crate::device::{DeviceName, WeightDtype};
+use crate::device::{self, DeviceName, WeightDtype};
 use crate::engine::Engine;
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;
@@ -40,7 +40,7 @@ pub struct LoadOptions {
     pub allow_custom_regex: bool,
     /// Accept config keys that nobody knows.
     pub allow_unknown_config: bool,
-    /// Which bodies of the operations to run.
+    /// Which bodies of the operations the CPU runs; a GPU has the plain ones only.
     pub kernels: Kernels,
 }
 
@@ -52,7 +52,7 @@ pub struct Session {
     pub transformer: Transformer,
     /// The checkpoint's tokenizer, if it has one.
     pub tokenizer: Option<Tokenizer>,
-    /// Bytes of the weights in f32.
+    /// Bytes of the weights as they are held.
     pub weight_bytes: u64,
     checkpoint: Checkpoint,
     config_bytes: Vec<u8>,
@@ -60,6 +60,8 @@ pub struct Session {
     memory_limit: Option<u64>,
     holdings: Holdings,
     poisoned: Mutex<Option<String>>,
+    /// The last field: dropped when the weights are free.
+    _unused: device::Unused,
 }
 
 const CONFIG: &str = "config.json";
@@ -82,11 +84,13 @@ impl Session {
         let config = ModelConfig::resolve(raw, options.allow_unknown_config)?;
         check_not_quantised(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
-        let weight_bytes = model::weight_bytes(&config, &checkpoint)?;
-        let transient = model::transient_bytes(pool.current_num_threads());
+        let planned = model::plan(&config, &checkpoint, options.dtype)?;
+        let weight_bytes = planned.bytes;
+        let transient = planned.transient_bytes(&device, pool.current_num_threads());
         // the caller's limit is for weights and runs; what the machine has must do for reading as well
-        memory::check("loading the weights", weight_bytes, options.memory_limit)?;
-        memory::check("loading the weights", weight_bytes + transient, None)?;
+        memory::check_on(&device, "loading the weights", weight_bytes, options.memory_limit)?;
+        let on_host = if device.is_cpu() { weight_bytes + transient } else { transient };
+        memory::check("loading the weights", on_host, None)?;
         let tokenizer = Tokenizer::load(dir, config.bos_token, options.allow_custom_regex)?;
 
         let n_layers = config.n_layers;
@@ -95,8 +99,10 @@ impl Session {
             (job.progress)(layers, n_layers);
             job.cancel.check()
         };
-        let mut transformer = pool.install(|| model::load(config, &checkpoint, &device, progress))?;
-        transformer.kernels = options.kernels;
+        let mut transformer = pool.install(|| model::load(config, &checkpoint, &device, options.dtype, progress))?;
+        if transformer.kernels != Kernels::Plain {
+            transformer.kernels = options.kernels;
+        }
         let memory_limit = options.memory_limit.map(|limit| limit - weight_bytes);
         let (holdings, poisoned) = (Holdings::default(), Mutex::new(None));
         Ok(Session {
@@ -110,6 +116,7 @@ impl Session {
             memory_limit,
             holdings,
             poisoned,
+            _unused: device::Unused::of(&device),
         })
     }
 

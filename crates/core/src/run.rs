@@ -3,7 +3,6 @@
 use crate::attribution::{self, Attribution, Options, Target};
 use crate::cancel::Cancel;
 use crate::chunk::{Chunk, Prompted, n_rows};
-use crate::config::ModelConfig;
 use crate::device::DeviceName;
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;

@@ -178,7 +178,7 @@ pub(super) fn alibi_of_head(alibi: &Alibi, h: usize, n_key: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{close, matrix, values};
+    use crate::ops::testing::{close, device, matrix, test_device, values};
 
     /// The definition, loop by loop, in f64: scores, pattern, z.
     fn naive(q: &Tensor, k: &Tensor, v: &Tensor, rule: &ScoreRule, sinks: Option<&Tensor>) -> [Vec<f64>; 3] {
@@ -240,7 +240,7 @@ mod tests {
     const SIZES: [[usize; 5]; 6] =
         [[1, 1, 1, 1, 1], [5, 5, 3, 3, 7], [9, 9, 4, 2, 8], [2, 11, 6, 1, 5], [1, 6, 4, 4, 3], [71, 140, 2, 1, 4]];
 
-    #[test]
+    test_device!(attention_is_its_definition);
     fn attention_is_its_definition() {
         for sizes in SIZES {
             let plain = ScoreRule { scale: 0.3, ..ScoreRule::default() };
@@ -262,28 +262,28 @@ mod tests {
     fn alibi_in_bfloat16_by_hand() {
         // bfloat16 keeps 8 bits: 2^−0.5 = 0.70710678 → 0.70703125; times 3 = 2.12109375 → 2.125
         let alibi = Alibi { slopes: vec![0.5f64.sqrt()], zero_at: AlibiZero::First, scale: 2.0, bf16: true };
-        let biases = values(&biases(&alibi, 260, &Device::Cpu).unwrap());
+        let biases = values(&biases(&alibi, 260, &device()).unwrap());
         assert_eq!(biases[..4], [0.0, 1.4140625, 2.828125, 4.25]);
         // from 256 on positions are rounded too, to even numbers: 257 → 256, 259 → 260 (ties to even: 129 → 130)
         assert_eq!(biases[257], 2.0 * 181.0);
         assert_eq!(biases[259], 2.0 * 184.0);
     }
 
-    #[test]
+    test_device!(large_scores_do_not_overflow);
     fn large_scores_do_not_overflow() {
-        let scores = Tensor::new(&[[[1e4f32, 1e4, f32::NEG_INFINITY]]], &Device::Cpu).unwrap();
+        let scores = Tensor::new(&[[[1e4f32, 1e4, f32::NEG_INFINITY]]], &device()).unwrap();
         let rule = ScoreRule::default();
         for kernels in Kernels::all() {
             let pattern = |sinks: Option<&Tensor>| pattern(kernels, &scores, &rule, sinks).unwrap();
             assert_eq!(values(&pattern(None)), [0.5, 0.5, 0.0]);
-            let sink = Tensor::new(&[1e4f32], &Device::Cpu).unwrap();
+            let sink = Tensor::new(&[1e4f32], &device()).unwrap();
             close(&pattern(Some(&sink)), &[1.0 / 3.0, 1.0 / 3.0, 0.0], 1e-6);
-            let sink = Tensor::new(&[2e4f32], &Device::Cpu).unwrap(); // a sink that takes everything
+            let sink = Tensor::new(&[2e4f32], &device()).unwrap(); // a sink that takes everything
             assert_eq!(values(&pattern(Some(&sink))), [0.0, 0.0, 0.0]);
         }
     }
 
-    #[test]
+    test_device!(queries_keys_and_values_may_be_views_of_one_tensor);
     fn queries_keys_and_values_may_be_views_of_one_tensor() {
         let qkv = matrix(&[70, 8, 16], 1);
         let part = |from: usize, n: usize| qkv.narrow(1, from, n).unwrap();
@@ -315,13 +315,10 @@ mod tests {
     #[test]
     fn the_mask_by_hand() {
         let inf = f64::NEG_INFINITY;
-        assert_eq!(values(&mask(2, 0, 2, None, &Device::Cpu).unwrap()), [0.0, inf, 0.0, 0.0]);
-        assert_eq!(values(&mask(2, 1, 3, None, &Device::Cpu).unwrap()), [0.0, 0.0, inf, 0.0, 0.0, 0.0]);
+        assert_eq!(values(&mask(2, 0, 2, None, &device()).unwrap()), [0.0, inf, 0.0, 0.0]);
+        assert_eq!(values(&mask(2, 1, 3, None, &device()).unwrap()), [0.0, 0.0, inf, 0.0, 0.0, 0.0]);
         // a window of 2 is the query's own position and the one before it
-        assert_eq!(
-            values(&mask(3, 0, 3, Some(2), &Device::Cpu).unwrap()),
-            [0.0, inf, inf, 0.0, 0.0, inf, inf, 0.0, 0.0]
-        );
-        assert_eq!(values(&mask(1, 2, 3, Some(1), &Device::Cpu).unwrap()), [inf, inf, 0.0]);
+        assert_eq!(values(&mask(3, 0, 3, Some(2), &device()).unwrap()), [0.0, inf, inf, 0.0, 0.0, inf, inf, 0.0, 0.0]);
+        assert_eq!(values(&mask(1, 2, 3, Some(1), &device()).unwrap()), [inf, inf, 0.0]);
     }
 }

@@ -131,7 +131,7 @@ fn in_order(t: &Tensor, order: &[usize]) -> Result<Tensor> {
 mod tests {
     use super::*;
     use crate::config::{Alibi, AlibiZero};
-    use crate::ops::testing::{close, matrix, values};
+    use crate::ops::testing::{close, matrix, test_device, values};
 
     /// Segments of these lengths, each with its last queries only, and their views.
     fn segments(lengths: &[(usize, usize)], k: &Tensor, v: &Tensor) -> Vec<View> {
@@ -152,7 +152,7 @@ mod tests {
         lengths.iter().map(view).collect()
     }
 
-    #[test]
+    test_device!(segments_together_are_segments_one_by_one);
     fn segments_together_are_segments_one_by_one() {
         // alike side by side, alike apart, and alone
         for lengths in [&[(5, 5), (5, 5)][..], &[(5, 5), (3, 2), (5, 5), (7, 1), (3, 2)], &[(4, 1)]] {
@@ -182,7 +182,7 @@ mod tests {
         }
     }
 
-    #[test]
+    test_device!(what_borrows_keys_is_taken_alone_and_keeps_its_place);
     fn what_borrows_keys_is_taken_alone_and_keeps_its_place() {
         let (q, k, v) = (matrix(&[6, 2, 4], 1), matrix(&[6, 2, 4], 2), matrix(&[6, 2, 4], 3));
         let rule = ScoreRule { scale: 0.5, ..ScoreRule::default() };

@@ -263,6 +263,8 @@ export class Model implements AsyncDisposable {
   readonly config: ModelConfig
   /** What it really runs on. */
   readonly device: Device
+  /** What weights are held and multiplied in; all else is f32. */
+  readonly dtype: Dtype
   /** Why it runs there, in words: what was found, or what is missing. */
   readonly deviceReason: string
   /** The checkpoint's tokenizer, if it has one. */
@@ -278,6 +280,7 @@ export class Model implements AsyncDisposable {
   private constructor(model: NativeModel, { device, dtype, reason }: Placement) {
     this.#native = model
     this.device = device
+    this.dtype = dtype
     this.deviceReason = reason
     this.config = deepFreeze(JSON.parse(model.config()) as ModelConfig)
     this.tokenizer = model.hasTokenizer() ? new Tokenizer(model) : undefined
@@ -687,9 +690,14 @@ export class Model implements AsyncDisposable {
     return native(() => this.#native.attributionHooks(unit, convention)) as HookName[]
   }
 
-  /** Peak bytes of the forward pass over `tokens` tokens of one prompt, besides the weights; each thread takes as much. */
+  /** Peak bytes of the forward pass over `tokens` tokens of one prompt, besides the weights; each thread of a CPU takes as much. */
   forwardBytes(tokens: number): number {
     return native(() => this.#native.forwardBytes(wholeNumber('tokens', tokens, 1, 2 ** 32 - 1) ?? 1))
+  }
+
+  /** Tokens that are computed together by default, on this device: `batchTokens` of a call says otherwise. */
+  get batchTokens(): number {
+    return native(() => this.#native.chunkTokens())
   }
 
   /** SHA-256 over config and weights as they lie on disk, in hex; computed the first time it is asked for. */
@@ -708,6 +716,11 @@ export class Model implements AsyncDisposable {
     const components = this.#columns.get(unit) ?? frozen(native(() => this.#native.components(unit)))
     this.#columns.set(unit, components)
     return components
+  }
+
+  /** Numbers of the weights. */
+  get parameters(): number {
+    return native(() => this.#native.parameters())
   }
 
   /** Bytes of the weights as they are held. */

@@ -10,7 +10,7 @@ const require = createRequire(import.meta.url)
 
 /** The CPU's. */
 export const cpuAddon = require('../native.cjs') as Addon
-export const { NativeSummary, build, chunkTokens, errorCodes, gpu, nearest } = cpuAddon
+export const { NativeSummary, build, errorCodes, gpu, nearest } = cpuAddon
 
 /** The package of the GPUs' addon, and where `npm run build:cuda` puts it. */
 export const CUDA_PACKAGE = '@logit-prism/cuda-linux-x64'

@@ -5,6 +5,7 @@ use crate::config::{MlpKind, ModelConfig};
 use crate::device;
 use crate::error::{PrismError, Result};
 use crate::hook::{Dim, HookPoint};
+use crate::ops::MOST_SCORES;
 use candle_core::{DType, Device};
 use std::fs::read_to_string;
 use std::sync::Arc;
@@ -96,15 +97,17 @@ pub fn forward(config: &ModelConfig, lengths: &[usize], kept_rows: usize) -> u64
 }
 
 /// Peak bytes of one forward pass in plain operations on a GPU, where weights are of `weights`: as [`forward`], with the
-/// scores of all prompts at once, every operation's temporaries beside them, and what products are cast from and to. Then
+/// scores of many prompts at once, every operation's temporaries beside them, and what products are cast from and to. Then
 /// what attribution widens: the largest matrix of a block, or the tokens of the vocabulary that are read together.
 pub fn forward_on_gpu(config: &ModelConfig, lengths: &[usize], kept_rows: usize, weights: DType) -> u64 {
     let rows: usize = lengths.iter().sum();
-    let squares: usize = lengths.iter().map(|n| n * n).sum();
+    let squares: usize = lengths.iter().map(|n| n * n * config.n_heads).sum();
+    let longest = lengths.iter().max().copied().unwrap_or(0);
+    let scores = squares.min(MOST_SCORES.max(config.n_heads * longest * longest));
     let (d, z) = (config.d_model, config.n_heads * config.d_head);
     let shared = if let MlpKind::Experts { shared: Some(width), .. } = config.mlp { width } else { 0 };
     let hidden = config.d_mlp.max(config.d_mlp_dense).max(shared);
-    let attention = rows * (6 * d + 10 * z) + 4 * config.n_heads * squares;
+    let attention = rows * (6 * d + 10 * z) + 4 * scores;
     let mlp = rows * (8 * d + 7 * hidden);
     let kept = kept_rows * (config.n_layers * (z + d) + 6 * d);
     let widened = if weights == DType::F32 { 0 } else { (2 * hidden).max(8192).max(3 * z) * d };

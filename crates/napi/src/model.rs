@@ -68,12 +68,6 @@ pub fn gpu(env: &Env, ordinal: Option<u32>) -> Result<NativeGpu> {
     Ok(NativeGpu { ordinal: found.ordinal as u32, name: found.name, driver: found.driver })
 }
 
-/// Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise.
-#[napi]
-pub fn chunk_tokens() -> u32 {
-    logit_prism_core::run::CHUNK_TOKENS as u32
-}
-
 #[napi]
 impl NativeModel {
     /// The resolved config, as JSON.
@@ -121,6 +115,12 @@ impl NativeModel {
         self.with(env, |session| Ok(session.special_tokens().into()))
     }
 
+    /// Numbers of the weights.
+    #[napi]
+    pub fn parameters(&self, env: &Env) -> Result<f64> {
+        self.with(env, |session| Ok(session.parameters as f64))
+    }
+
     /// Bytes of the weights as they are held.
     #[napi]
     pub fn weight_bytes(&self, env: &Env) -> Result<f64> {
@@ -130,8 +130,13 @@ impl NativeModel {
     /// Peak bytes of one forward pass over a prompt of this many tokens, attributed at its last position.
     #[napi]
     pub fn forward_bytes(&self, env: &Env, tokens: u32) -> Result<f64> {
-        let bytes = |config: &ModelConfig| logit_prism_core::memory::forward(config, &[tokens as usize], 1) as f64;
-        self.with(env, |session| Ok(bytes(&session.transformer.config)))
+        self.with(env, |session| Ok(session.forward_bytes(tokens as usize) as f64))
+    }
+
+    /// Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise.
+    #[napi]
+    pub fn chunk_tokens(&self, env: &Env) -> Result<u32> {
+        self.with(env, |session| Ok(session.chunk_tokens() as u32))
     }
 
     /// Attributes over a batch of prompts.

@@ -23,12 +23,18 @@ pub fn device(ordinal: usize) -> Result<Device> {
     }
     let unavailable = |problem: String| PrismError::DeviceUnavailable {
         device: DeviceName::Cuda(ordinal).to_string(),
-        reason: problem.lines().next().unwrap_or_default().to_string(),
+        reason: format!("CUDA does not start on it: {}", problem.lines().next().unwrap_or_default()),
     };
+    // products of f32 in f32, of smaller types with sums in f32: candle's defaults, said aloud
+    candle_core::cuda::set_gemm_reduced_precision_f32(false);
+    candle_core::cuda::set_gemm_reduced_precision_f16(false);
+    candle_core::cuda::set_gemm_reduced_precision_bf16(false);
     let device = CudaDevice::new_with_stream(ordinal).map_err(|e| unavailable(e.to_string()))?;
     // SAFETY: events order the work of several streams; there is one here, which orders everything by itself
     unsafe { device.disable_event_tracking() };
-    keep_memory(&device).map_err(|e| unavailable(e.to_string()))?;
+    if device.cuda_stream().context().has_async_alloc() {
+        keep_memory(&device).map_err(|e| unavailable(e.to_string()))?;
+    }
     devices.insert(ordinal, device.clone());
     Ok(Device::Cuda(device))
 }
@@ -41,6 +47,9 @@ pub fn free_bytes(device: &CudaDevice) -> Result<u64> {
     let stream = device.cuda_stream();
     let ask = || {
         let (free, _) = stream.context().mem_get_info()?;
+        if !stream.context().has_async_alloc() {
+            return Ok(free as u64); // without pools
+        }
         let pool = pool(device)?;
         let held = get(pool, CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
         let used = get(pool, CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
@@ -57,6 +66,9 @@ pub fn give_back(device: &CudaDevice) -> Result<()> {
     let stream = device.cuda_stream();
     let trim = || {
         stream.synchronize()?; // what was freed is free once the stream has come there
+        if !stream.context().has_async_alloc() {
+            return Ok(());
+        }
         let pool = pool(device)?;
         // SAFETY: the GPU's own pool
         unsafe { mem_pool::trim_to(pool, 0) }

@@ -33,12 +33,15 @@ pub fn plan(config: &ModelConfig, checkpoint: &Checkpoint, dtype: WeightDtype) -
     loader.unembed()?;
     loader.unembed_bias()?;
     checkpoint.check_all_used(|name| config.layout.is_harmless(name, config.n_layers))?;
-    Ok(Planned { bytes: planned.bytes.into_inner(), largest: planned.largest.into_inner() })
+    let Counts { numbers, bytes, largest } = planned;
+    Ok(Planned { numbers: numbers.into_inner(), bytes: bytes.into_inner(), largest: largest.into_inner() })
 }
 
 /// What loading will take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Planned {
+    /// Numbers of all weights.
+    pub numbers: u64,
     /// Bytes of all weights.
     pub bytes: u64,
     /// Bytes of the largest one in f32.
@@ -57,6 +60,7 @@ impl Planned {
 /// [`Planned`], while it is counted.
 #[derive(Default)]
 struct Counts {
+    numbers: AtomicU64,
     bytes: AtomicU64,
     largest: AtomicU64,
 }
@@ -480,6 +484,7 @@ impl<'a> Loader<'a> {
     fn made(&self, shape: &[usize], dtype: DType, fill: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<Tensor> {
         let n: usize = shape.iter().product();
         if let Some(counts) = self.planned {
+            counts.numbers.fetch_add(n as u64, Ordering::Relaxed);
             counts.bytes.fetch_add((dtype.size_in_bytes() * n) as u64, Ordering::Relaxed);
             counts.largest.fetch_max(4 * n as u64, Ordering::Relaxed);
             return Ok(Tensor::zeros(1, DType::F32, self.device)?.broadcast_as(shape)?);

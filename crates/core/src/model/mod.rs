@@ -123,6 +123,12 @@ impl Transformer {
         }
         let x = under_way.ok_or_else(|| PrismError::argument("segments", "none", "at least one"))?;
         let stream = tap.select(&x)?;
+        if stream.dim(0)? == 0 {
+            // nothing is kept here: a GPU starts no kernel for nothing
+            tap.selected(HookPoint::FinalScale, stream.narrow(1, 0, 1)?);
+            let normed = tap.selected(HookPoint::FinalNormalized, stream.clone());
+            return Ok(Output { stream, normed });
+        }
         let normed = self.ln_final.forward_final(&stream, self.kernels, tap)?;
         check_finite(&normed, || "ln_final".into(), |kept| batch.segment_of(tap.row(kept)))?;
         Ok(Output { stream, normed })

@@ -9,6 +9,9 @@ use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+/// Scores that are formed at once, as numbers: a gibibyte of them, and far fewer than a kernel can count.
+pub const MOST_SCORES: usize = 1 << 28;
+
 /// Consecutive queries of a segment and what they may look at.
 pub struct View {
     /// Which rows of all queries.
@@ -63,12 +66,15 @@ pub fn attend_all(
             }
         }
     }
-    for ((_, first, _), views) in alike {
-        let queries: Vec<Range<usize>> = views.iter().map(|(view, _)| view.queries.clone()).collect();
-        let keys: Vec<Range<usize>> = views.into_iter().map(|(_, own)| own).collect();
-        let [k, v] = [k, v].map(|all| rows_of(all, &keys));
-        parts.push(attend_alike(&rows_of(q, &queries)?, first, [&k?, &v?], queries.len(), rule, sinks)?);
-        order.extend(queries.into_iter().flatten());
+    for ((n_query, first, n_key), views) in alike {
+        let at_once = (MOST_SCORES / (q.dim(1)? * n_query * n_key).max(1)).max(1);
+        for views in views.chunks(at_once) {
+            let queries: Vec<Range<usize>> = views.iter().map(|(view, _)| view.queries.clone()).collect();
+            let keys: Vec<Range<usize>> = views.iter().map(|(_, own)| own.clone()).collect();
+            let [k, v] = [k, v].map(|all| rows_of(all, &keys));
+            parts.push(attend_alike(&rows_of(q, &queries)?, first, [&k?, &v?], queries.len(), rule, sinks)?);
+            order.extend(queries.into_iter().flatten());
+        }
     }
     in_order(&Tensor::cat(&parts, 0)?, &order)
 }

@@ -52,6 +52,8 @@ pub struct Session {
     pub transformer: Transformer,
     /// The checkpoint's tokenizer, if it has one.
     pub tokenizer: Option<Tokenizer>,
+    /// Numbers of the weights.
+    pub parameters: u64,
     /// Bytes of the weights as they are held.
     pub weight_bytes: u64,
     checkpoint: Checkpoint,
@@ -109,6 +111,7 @@ impl Session {
             device: options.device,
             transformer,
             tokenizer,
+            parameters: planned.numbers,
             weight_bytes,
             checkpoint,
             config_bytes,
@@ -118,6 +121,20 @@ impl Session {
             poisoned,
             _unused: device::Unused::of(&device),
         })
+    }
+
+    /// Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise.
+    pub fn chunk_tokens(&self) -> usize {
+        run::chunk_tokens(self.device)
+    }
+
+    /// Peak bytes of the forward pass over a prompt of this many tokens, attributed at its last position.
+    pub fn forward_bytes(&self, tokens: usize) -> u64 {
+        let model = &self.transformer;
+        match self.device {
+            DeviceName::Cpu => memory::forward(&model.config, &[tokens], 1),
+            DeviceName::Cuda(_) => memory::forward_on_gpu(&model.config, &[tokens], 1, model.dtype()),
+        }
     }
 
     /// The thread that its calls run on.

@@ -61,7 +61,10 @@ function table(info: Info): string {
     ['family', c.family],
     ['size', `${number(info.parameters)} parameters in ${info.dtype}`],
     ['device', `${info.device}: ${info.deviceReason}`],
-    ['memory', `${mebibytes(info.weightBytes)}, and about ${mebibytes(info.forwardBytes)} ${perThread}for ${info.forwardTokens} tokens`],
+    [
+      'memory',
+      `${mebibytes(info.weightBytes)}, and about ${mebibytes(info.forwardBytes)} ${perThread}for ${info.forwardTokens} tokens`,
+    ],
     ['layers', `${c.nLayers}, d_model ${c.dModel}`],
     ['attention', `${heads} of d_head ${c.dHead}, ${scale}`],
     ['mlp', `${mlpText(c)}, ${c.activation}`],

@@ -2,26 +2,16 @@
 // its feature `cuda`, and puts the addon beside this file, where the loader looks for it. No GPU is needed for that.
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, rmSync, symlinkSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
-import { delimiter, join } from 'node:path'
-import { libraryFolder, root, toolkit } from './toolkit.mjs'
+import { join } from 'node:path'
+import { buildEnvironment, libraryFolder, root } from './toolkit.mjs'
 
 const TARGET = 'x86_64-unknown-linux-gnu'
-/** What the kernels are compiled for; the driver compiles them anew for GPUs that are newer. */
-const CAPABILITY = '80'
 
 if (process.platform !== 'linux' || process.arch !== 'x64') {
   console.error(`logit-prism: GPUs are used on x86-64 Linux only; this is ${process.arch} ${process.platform}`)
   process.exit(1)
 }
-const home = toolkit()
-const env = {
-  ...process.env,
-  CUDA_HOME: home,
-  CUDA_COMPUTE_CAP: CAPABILITY,
-  CUDAFORGE_THREADS: process.env.CUDAFORGE_THREADS ?? String(availableParallelism()),
-  PATH: `${join(home, 'bin')}${delimiter}${process.env.PATH}`,
-}
+const env = { ...process.env, ...buildEnvironment() }
 console.log('logit-prism: building the addon for NVIDIA GPUs (about 20 CPU minutes the first time, most of them its kernels)')
 const args = ['build', '--release', '--target', TARGET, '-p', 'logit-prism-napi', '--features', 'cuda']
 const built = spawnSync('cargo', args, { cwd: root, env, stdio: 'inherit' })

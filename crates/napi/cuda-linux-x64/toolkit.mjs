@@ -2,7 +2,8 @@
 // shape which build scripts expect of CUDA_HOME.
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { availableParallelism } from 'node:os'
+import { delimiter, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stubSource } from './stub.mjs'
 
@@ -30,7 +31,7 @@ export const stubFolder = join(cache, 'stub')
 export const libraryFolder = join(cu13, 'lib')
 
 function run(command, args) {
-  const { error, status } = spawnSync(command, args, { stdio: 'inherit' })
+  const { error, status } = spawnSync(command, args, { stdio: ['ignore', process.stderr, process.stderr] })
   if (error || status !== 0) throw new Error(`${command} failed${error ? `: ${error.message}` : ''}`)
 }
 
@@ -39,7 +40,7 @@ function fetch() {
   const stamp = join(cache, 'versions')
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === WHEELS.join('\n')) return
   rmSync(unpacked, { recursive: true, force: true })
-  console.log('logit-prism: fetching the CUDA 13.0 toolkit with pip (1.2 GB unpacked, once)')
+  console.error('logit-prism: fetching the CUDA 13.0 toolkit with pip (1.2 GB unpacked, once)')
   const options = ['--no-deps', '--only-binary=:all:', '--platform', 'manylinux_2_27_x86_64', '--platform']
   options.push('manylinux2014_x86_64', '--platform', 'manylinux_2_17_x86_64', '--target', unpacked)
   run('python3', ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', ...options, ...WHEELS])
@@ -67,11 +68,24 @@ function link(home) {
 }
 
 /** The toolkit's CUDA_HOME, made if it is not there. */
-export function toolkit() {
+function toolkit() {
   mkdirSync(cache, { recursive: true })
   fetch()
   buildStub()
   const home = join(cache, 'home')
   link(home)
   return home
+}
+
+/** What build scripts of the feature `cuda` read, and where what they build finds CUDA's libraries. */
+export function buildEnvironment() {
+  const home = toolkit()
+  return {
+    CUDA_HOME: home,
+    // what the kernels are compiled for; the driver compiles them anew for GPUs that are newer
+    CUDA_COMPUTE_CAP: '80',
+    CUDAFORGE_THREADS: process.env.CUDAFORGE_THREADS ?? String(availableParallelism()),
+    PATH: [join(home, 'bin'), process.env.PATH].join(delimiter),
+    LD_LIBRARY_PATH: [libraryFolder, process.env.LD_LIBRARY_PATH].filter(Boolean).join(delimiter),
+  }
 }

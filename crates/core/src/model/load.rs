@@ -13,6 +13,7 @@ use crate::config::{
 };
 use crate::device::WeightDtype;
 use crate::error::{PrismError, Result};
+use crate::memory;
 use crate::ops::Kernels;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -94,7 +95,9 @@ pub fn load(
     checkpoint.check_unchanged()?;
     let fused = device.is_cpu() && dtype == WeightDtype::F32;
     let kernels = if fused { Kernels::default() } else { Kernels::Plain };
-    Ok(Transformer { embed, blocks, ln_final, unembed, device: device.clone(), kernels, config })
+    let mut model = Transformer { embed, blocks, ln_final, unembed, device: device.clone(), kernels, config };
+    model.run_on(kernels);
+    Ok(model)
 }
 
 struct Loader<'a> {
@@ -490,6 +493,7 @@ impl<'a> Loader<'a> {
             return Ok(Tensor::zeros(1, DType::F32, self.device)?.broadcast_as(shape)?);
         }
         let mut buffer = vec![0.0; n];
+        memory::in_large_pages(&buffer);
         fill(&mut buffer)?;
         check_range(&buffer, dtype)?;
         Ok(Tensor::from_vec(buffer, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(self.device)?)

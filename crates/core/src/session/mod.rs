@@ -103,7 +103,7 @@ impl Session {
         };
         let mut transformer = pool.install(|| model::load(config, &checkpoint, &device, options.dtype, progress))?;
         if transformer.kernels != Kernels::Plain {
-            transformer.kernels = options.kernels;
+            transformer.run_on(options.kernels);
         }
         let memory_limit = options.memory_limit.map(|limit| limit - weight_bytes);
         let (holdings, poisoned) = (Holdings::default(), Mutex::new(None));

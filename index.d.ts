@@ -62,10 +62,14 @@ export declare class NativeModel {
   attributionHooks(unit: 'layer' | 'head' | 'neuron', convention: 'default' | 'transformerlens'): Array<string>
   /** The tokens that no text is made of: special ones, reserved ones, and ids that the tokenizer does not have. */
   specialTokens(): Uint32Array
+  /** Numbers of the weights. */
+  parameters(): number
   /** Bytes of the weights as they are held. */
   weightBytes(): number
   /** Peak bytes of one forward pass over a prompt of this many tokens, attributed at its last position. */
   forwardBytes(tokens: number): number
+  /** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
+  chunkTokens(): number
   /** Attributes over a batch of prompts. */
   attribute(call: NativeCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeAttribution>
   /** SHA-256 over config and weights as they lie on disk, in hex. */
@@ -144,9 +148,6 @@ export declare class NativeSummary {
 
 /** Which addon this is. */
 export declare function build(): NativeBuild
-
-/** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
-export declare function chunkTokens(): number
 
 /** Every code that an error can carry. */
 export declare function errorCodes(): Array<string>

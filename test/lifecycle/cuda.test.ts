@@ -34,9 +34,10 @@ test.skipIf(!ready)(`a GPU that answers and does not start is refused, and left 
   const says = { FAKE_DEVICES: '1', FAKE_NAME: 'NVIDIA H200', FAKE_CAPABILITY: '90' }
   const script = `
     await Model.load(DEMO, { device: 'cuda', dtype: 'bf16' }).catch(({ code, details }) => say([code, details.device, details.reason]))
-    await using model = await Model.load(DEMO, { device: 'auto' })
+    const model = await Model.load(DEMO, { device: 'auto' })
     const result = await model.attribute(['Mary'], { answer: 'predicted' })
-    say([model.device, model.deviceReason, result.certified])`
+    say([model.device, model.deviceReason, result.certified])
+    await model.close()`
   const { stdout, stderr } = await before(says, script)
   const [refused, auto] = stdout.trim().split('\n').map((line) => JSON.parse(line) as unknown[]) // prettier-ignore
   const reason = expect.stringMatching(/^CUDA does not start on it: .*CUDA_ERROR_NO_DEVICE/)
@@ -53,9 +54,10 @@ test.skipIf(!ready)(`beside the CPU's addon it computes the same numbers on the 
     const other = addon()
     const model = await other.loadModel(DEMO, {}, new other.CancelHandle())
     const theirs = await model.attribute(call, new other.CancelHandle())
-    await using mine = await Model.load(DEMO)
+    const mine = await Model.load(DEMO)
     const ours = await mine.attribute([[0, 5, 9]], { answer: 7, against: 8 })
-    say([...theirs.values].every((value, i) => value === ours.values[i]) && theirs.values.length === ours.values.length)`
+    say([...theirs.values].every((value, i) => value === ours.values[i]) && theirs.values.length === ours.values.length)
+    await mine.close()`
   const { stdout, stderr } = await before({}, script)
   expect(stdout.trim(), stderr).toBe('true')
 })

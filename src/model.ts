@@ -56,7 +56,7 @@ export interface LoadOptions extends CallOptions {
   readonly dtype?: Dtype
   /** Threads to compute on. Default: all cores. */
   readonly threads?: number
-  /** Bytes that the weights and any one call may take together; less, if the machine has less. */
+  /** Bytes that the weights and any one call may take together, of a GPU's memory on a GPU; less, if there is less. */
   readonly memoryLimit?: number
   /** Accept tokenizer patterns that are not on the list of known ones; a hostile one can take exponential time. */
   readonly allowCustomRegex?: boolean

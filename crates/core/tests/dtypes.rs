@@ -100,9 +100,9 @@ fn the_certificate_holds_and_numbers_are_those_of_the_reference() {
 fn only_what_the_stream_is_multiplied_with_is_rounded() {
     let model = loaded(&fixture("gpt2"), WeightDtype::Bf16);
     let block = &model.blocks[0];
-    for (matrix, bias) in [(&block.attention.qkv.weight, &block.attention.qkv.bias)] {
-        assert_eq!(matrix.dtype(), DType::BF16);
-        assert_eq!(bias.as_ref().unwrap().dtype(), DType::F32);
+    for linear in [&block.attention.qkv, &block.attention.output] {
+        assert_eq!(linear.weight.dtype(), DType::BF16);
+        assert_eq!(linear.bias.as_ref().unwrap().dtype(), DType::F32);
     }
     assert_eq!(model.embed.tokens.dtype(), DType::BF16);
     assert_eq!(model.embed.positions.as_ref().unwrap().dtype(), DType::F32);

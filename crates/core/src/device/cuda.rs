@@ -39,7 +39,10 @@ pub fn device(ordinal: usize) -> Result<Device> {
     Ok(Device::Cuda(device))
 }
 
-/// Bytes that can be taken on a GPU: what is free there, and what its pool holds of ours without use.
+/// What the driver takes for kernels that it loads when they are first called, and cuBLAS for its products.
+const RESERVED: u64 = 256 << 20;
+
+/// Bytes that can be taken on a GPU: what is free there, and what its pool holds of ours without use, but [`RESERVED`].
 ///
 /// # Errors
 /// `INTERNAL` where the driver does not answer.
@@ -48,12 +51,12 @@ pub fn free_bytes(device: &CudaDevice) -> Result<u64> {
     let ask = || {
         let (free, _) = stream.context().mem_get_info()?;
         if !stream.context().has_async_alloc() {
-            return Ok(free as u64); // without pools
+            return Ok((free as u64).saturating_sub(RESERVED)); // without pools
         }
         let pool = pool(device)?;
         let held = get(pool, CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
         let used = get(pool, CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
-        Ok(free as u64 + held.saturating_sub(used))
+        Ok((free as u64 + held.saturating_sub(used)).saturating_sub(RESERVED))
     };
     ask().map_err(internal)
 }

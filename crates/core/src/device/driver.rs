@@ -155,28 +155,42 @@ mod library {
             let mut value = 0;
             (f(&mut value) == 0).then_some(value)
         };
-        // SAFETY, here and below: a place for one number, or as many bytes as are said, and no pointer is kept
-        let known = number(&|place| unsafe { cuda(place) }).unwrap_or(0);
+        let known = number(&|place| {
+            // SAFETY: a place for one number, which is not kept
+            unsafe { cuda(place) }
+        });
+        let known = known.unwrap_or(0);
         let mut answers = Answers { cuda: (known / 1000, known % 1000 / 10), ..Answers::default() };
         // SAFETY: it takes no pointer
         answers.start = unsafe { start(0) };
         if answers.start != 0 {
             return Some(answers);
         }
-        // SAFETY: as above
-        for ordinal in 0..number(&|place| unsafe { count(place) }).unwrap_or(0) {
-            // SAFETY: as above
-            let Some(device) = number(&|place| unsafe { get(place, ordinal) }) else {
+        let gpus = number(&|place| {
+            // SAFETY: a place for one number, which is not kept
+            unsafe { count(place) }
+        });
+        for ordinal in 0..gpus.unwrap_or(0) {
+            let device = number(&|place| {
+                // SAFETY: a place for one number, which is not kept
+                unsafe { get(place, ordinal) }
+            });
+            let Some(device) = device else {
                 answers.gpus.push((format!("GPU {ordinal}"), (0, 0)));
                 continue;
             };
             let mut text = [0u8; 256];
-            // SAFETY: as above
+            // SAFETY: as many bytes as are said, which end in a zero that is not said, and are not kept
             let named = unsafe { name(text.as_mut_ptr().cast(), text.len() as c_int - 1, device) } == 0;
             let text = CStr::from_bytes_until_nul(&text).map(|text| text.to_string_lossy().into_owned());
             let text = if named { text.unwrap_or_default() } else { format!("GPU {ordinal}") };
-            // SAFETY: as above
-            let value = |which| number(&|place| unsafe { attribute(place, which, device) }).unwrap_or(0);
+            let value = |which| {
+                let value = number(&|place| {
+                    // SAFETY: a place for one number, which is not kept
+                    unsafe { attribute(place, which, device) }
+                });
+                value.unwrap_or(0)
+            };
             answers.gpus.push((text, (value(CAPABILITY[0]), value(CAPABILITY[1]))));
         }
         Some(answers)

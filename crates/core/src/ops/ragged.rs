@@ -33,6 +33,9 @@ impl View {
     }
 }
 
+/// Views and their own rows of keys, by their shape.
+type Alike<'a> = BTreeMap<(usize, usize, usize), Vec<(&'a View, Range<usize>)>>;
+
 /// z of all queries, in order; the views divide them.
 ///
 /// # Shapes
@@ -55,7 +58,7 @@ pub fn attend_all(
     if kernels != Kernels::Plain {
         return Ok(Tensor::cat(&views.iter().map(alone).collect::<Result<Vec<_>>>()?, 0)?);
     }
-    let mut alike: BTreeMap<(usize, usize, usize), Vec<(&View, Range<usize>)>> = BTreeMap::new();
+    let mut alike: Alike = BTreeMap::new();
     let (mut parts, mut order) = (Vec::new(), Vec::new());
     for view in views {
         match &view.own {

@@ -2,7 +2,8 @@
 //   node bench/cuda.mjs [--device cuda:0] [--dtype f32|bf16|f16] [--rounds N] [--prompts 256] [--tokens 128] [shape …]
 // Shapes, of random weights: gpt2-small, gpt2-xl, llama-8b (in bf16 or f16: 16 GB), gpt2-tiny, llama-tiny. Outputs are compared
 // first; only then is anything timed. PyTorch is that of $PYTHON (default python3), built for CUDA, with safetensors. The
-// addon for GPUs is built by `npm run build:cuda`. With --device cpu both compute on the CPU: that tries this script out.
+// addon for GPUs is built by `npm run build:cuda`. With --device cpu both compute on the CPU: that tries this script out, and is
+// all that has been done with it: no GPU was at hand, so nothing here is known of times on one.
 import { strict as assert } from 'node:assert'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'

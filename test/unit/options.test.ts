@@ -83,4 +83,3 @@ test('a GPU that no machine has is refused with its name and the reason', async 
   const error = await refusal('DEVICE_UNAVAILABLE', () => Model.load(DEMO, { device: 'cuda:999' }))
   expect(error.details).toEqual({ device: 'cuda:999', reason: expect.stringMatching(/\S/) })
 })
-})

@@ -2,6 +2,7 @@
 //! matrix product for few rows.
 
 pub(crate) mod attention;
+pub(crate) mod branches;
 pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod parallel;

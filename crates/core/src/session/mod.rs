@@ -3,10 +3,12 @@
 mod asked;
 mod attention;
 mod calls;
+mod causes;
 mod circuits;
 
 pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 pub use attention::{AttentionCall, DetectCall, Detected};
+pub use causes::{AblateAt, AblateCall, Ablated, SetTo};
 pub use circuits::Spectrum;
 
 use crate::batch::check_ids;

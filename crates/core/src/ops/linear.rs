@@ -1,10 +1,10 @@
 //! Linear layers: `y = x W + b`, and `y = x Wᵀ` for matrices that are kept a row per output.
 
 use super::Kernels;
-use super::cpu::Isa;
 use super::cpu::matmul::Matmul;
 use super::cpu::parallel::split;
 use super::cpu::tensor::{Fresh, Rows};
+use super::cpu::{Isa, amx};
 use crate::error::Result;
 use candle_core::Tensor;
 use std::ops::Range;
@@ -65,14 +65,23 @@ fn fused(isa: Isa, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result
             y_row: n_out,
             add: bias.is_some(),
         };
-        if rows <= FEW_ROWS { isa.run(matmul) } else { gemm(matmul) }
+        if rows <= FEW_ROWS { isa.run(matmul) } else { large(isa, matmul) }
     };
-    split(n_out, if rows <= FEW_ROWS { 48 } else { 256 }, 48, &part);
+    split(n_out, if rows <= FEW_ROWS { 48 } else { 256 }, 96, &part);
     // SAFETY: column by column
     unsafe { y.written() }
 }
 
-/// The same product by the library, on this thread.
+/// The same product for many rows, on this thread.
+fn large(isa: Isa, m: Matmul) {
+    // SAFETY: the unit is there, and who made `m` vouches for pointers and sizes
+    let done = isa.has_matrix_unit() && unsafe { amx::product(m) };
+    if !done {
+        gemm(m);
+    }
+}
+
+/// By the library.
 fn gemm(m: Matmul) {
     let step = |row: usize| row as isize;
     // SAFETY: who made `m` vouches for pointers and sizes; `read_dst` says whether y is initialised

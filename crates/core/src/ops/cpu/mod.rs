@@ -1,6 +1,7 @@
 //! What the kernels for the CPU share: instruction sets, tensors as slices, threads, vectorised functions, and the
-//! matrix product for few rows.
+//! matrix products that no library has.
 
+pub(crate) mod amx;
 pub(crate) mod attention;
 pub(crate) mod branches;
 pub(crate) mod math;

@@ -4,6 +4,9 @@
 //! the instruction set's features; everything a kernel calls must be `#[inline(always)]`, so that it is compiled with
 //! them too. Loops over slices then vectorise by themselves; only the matrix product names vectors.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
+
 /// An instruction set that this machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isa(Level);
@@ -15,6 +18,9 @@ enum Level {
     Avx2,
     #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// AVX-512, and a matrix unit for the large products.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
 }
 
 impl Isa {
@@ -28,6 +34,9 @@ impl Isa {
                 all.push(Isa(Level::Avx2));
                 if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
                     all.push(Isa(Level::Avx512));
+                    if amx::is_available() {
+                        all.push(Isa(Level::Amx));
+                    }
                 }
             }
         }
@@ -49,8 +58,16 @@ impl Isa {
             Level::Avx2 => unsafe { x86::avx2(kernel) },
             // SAFETY: as above
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512 => unsafe { x86::avx512(kernel) },
+            Level::Avx512 | Level::Amx => unsafe { x86::avx512(kernel) },
         }
+    }
+
+    /// Whether large products run on the matrix unit.
+    pub(crate) fn has_matrix_unit(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.0 == Level::Amx;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 }
 

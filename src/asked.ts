@@ -63,15 +63,15 @@ export function nativeAttributing(targets: unknown, prompts: number, options: At
   }
 }
 
-function nativePositions(position: unknown): NativePositions {
+export function nativePositions(position: unknown, argument = 'position'): NativePositions {
   const isList = (list: unknown): list is number[] => Array.isArray(list) && Array.from(list).every(Number.isSafeInteger)
   if (position === 'last' || position === 'all') return { name: position }
   if (Number.isSafeInteger(position)) return { of: [position as number] }
   if (isList(position)) return { of: position }
   if (typeof position === 'object' && position !== null && !Array.isArray(position)) {
-    checkKeys('position', position, ['perPrompt'])
+    checkKeys(argument, position, ['perPrompt'])
     const { perPrompt } = position as { perPrompt?: unknown }
     if (Array.isArray(perPrompt) && Array.from(perPrompt).every(isList)) return { perPrompt }
   }
-  throw invalidArgument('position', position, "'last', 'all', a position, a list of positions, or { perPrompt: a list of lists }")
+  throw invalidArgument(argument, position, "'last', 'all', a position, a list of positions, or { perPrompt: a list of lists }")
 }

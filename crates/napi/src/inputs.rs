@@ -210,11 +210,11 @@ pub fn convention(name: &str) -> Parsed<Convention> {
     one_of("convention", name, &[("default", Convention::Default), ("transformerlens", Convention::TransformerLens)])
 }
 
-fn on_violation(name: &str) -> Parsed<OnViolation> {
+pub fn on_violation(name: &str) -> Parsed<OnViolation> {
     one_of("onViolation", name, &[("throw", OnViolation::Throw), ("warn", OnViolation::Warn)])
 }
 
-fn targets(list: Vec<NativeTarget>) -> Parsed<Vec<Target<Token>>> {
+pub fn targets(list: Vec<NativeTarget>) -> Parsed<Vec<Target<Token>>> {
     list.into_iter().map(target).collect()
 }
 
@@ -238,7 +238,7 @@ pub fn unit(name: &str) -> Parsed<Unit> {
     one_of("unit", name, &[("layer", Unit::Layer), ("head", Unit::Head), ("neuron", Unit::Neuron)])
 }
 
-fn positions(positions: NativePositions) -> Parsed<Positions> {
+pub fn positions(positions: NativePositions) -> Parsed<Positions> {
     match (positions.of, positions.per_prompt) {
         (Some(of), _) => Ok(Positions::Of(of)),
         (_, Some(lists)) => Ok(Positions::PerPrompt(lists)),

@@ -96,8 +96,8 @@ impl Causal {
     }
 }
 
-/// Ablates every wanted component at the wanted rows of a chunk, one at a time; one target per prompt. The chunk's
-/// positions are those that [`Plan`] keeps.
+/// Ablates every wanted component at the wanted rows of a chunk, one at a time; `planned` and `targets` hold one
+/// entry per prompt of the call. The chunk's positions are those that [`Plan`] keeps.
 ///
 /// # Errors
 /// Those of the forward pass and of targets, `INCOMPLETE` where a certificate fails.
@@ -116,7 +116,7 @@ pub fn ablate(
     let sites = plan::sites(chunk, planned);
     let observed = chunk.run(model, points(model), plan::keys_and_values(&model.config), cancel)?;
     let output = at_rows(&observed.output, &kept)?;
-    let targets = resolve_rows(&rows, chunk, targets, &output, model)?;
+    let targets = resolve_rows(&rows, chunk, chunk.part(targets), &output, model)?;
     let measured: Vec<f64> = measure(&targets, &output, &model.unembed)?.iter().map(|m| m.value).collect();
 
     let directions = Directions::of(&targets, None, model)?;
@@ -319,7 +319,9 @@ impl Sweep<'_> {
             let sum = found.direct + found.mediators.iter().sum::<f64>() + found.norm;
             all.certificates[at] = certify_sums(sum, found.total, found.tolerance_at);
             let clean = &all.attributions[found.row * n..(found.row + 1) * n];
-            all.verdicts[at] = verdict::of(found.direct, found.total, largest[found.row], clean, &found.mediators);
+            let effects = [found.direct, found.total];
+            let rounding = all.certificates[at].tolerance;
+            all.verdicts[at] = verdict::of(effects, largest[found.row], clean, &found.mediators, rounding);
             let mediators = found.mediators.iter().map(|m| *m as f32);
             all.mediators[at * n..(at + 1) * n].iter_mut().zip(mediators).for_each(|(to, m)| *to = m);
         }

@@ -53,25 +53,29 @@ impl Verdict {
     }
 }
 
-/// The verdict on D and T; `clean` are the attributions of the row and `mediators` M_j, component by component.
-pub(super) fn of(direct: f64, total: f64, largest: f64, clean: &[f32], mediators: &[f64]) -> Verdict {
+/// The verdict on D and T; `clean` are the attributions of the row and `mediators` M_j, component by component. An
+/// attribution within `rounding` of 0 opposes nothing.
+pub(super) fn of([direct, total]: [f64; 2], largest: f64, clean: &[f32], mediators: &[f64], rounding: f64) -> Verdict {
     let epsilon = EPSILON * largest;
-    if direct.abs() < epsilon || direct == 0.0 {
-        return if total.abs() < epsilon || total == 0.0 { Verdict::Silent } else { Verdict::Indirect };
+    // what is lost in rounding is nothing, also where nothing else is larger
+    let is_small = |effect: f64| effect.abs() < epsilon || effect.abs() <= rounding;
+    if is_small(direct) {
+        return if is_small(total) { Verdict::Silent } else { Verdict::Indirect };
     }
     match total / direct {
         r if r > 1.5 => Verdict::Amplified,
         r if r >= 0.5 => Verdict::Confirmed,
         r if r >= 0.2 => Verdict::Partial,
         r if r < -0.2 => Verdict::Reversed,
-        _ => taken_back(direct, clean, mediators),
+        _ => taken_back(direct, clean, mediators, rounding),
     }
 }
 
-fn taken_back(direct: f64, clean: &[f32], mediators: &[f64]) -> Verdict {
+fn taken_back(direct: f64, clean: &[f32], mediators: &[f64], rounding: f64) -> Verdict {
     let compensating = || mediators.iter().zip(clean).filter(|(m, _)| **m * direct < 0.0);
     let all: f64 = compensating().map(|(m, _)| m.abs()).sum();
-    let opposed: f64 = compensating().filter(|(_, c)| f64::from(**c) * direct < 0.0).map(|(m, _)| m.abs()).sum();
+    let opposes = |c: f64| c * direct < 0.0 && c.abs() > rounding;
+    let opposed: f64 = compensating().filter(|(_, c)| opposes(f64::from(**c))).map(|(m, _)| m.abs()).sum();
     if opposed > all / 2.0 { Verdict::Erased } else { Verdict::Repaired }
 }
 
@@ -81,7 +85,7 @@ mod tests {
 
     #[test]
     fn verdicts_by_ratio_and_size() {
-        let verdict = |direct, total| of(direct, total, 10.0, &[], &[]);
+        let verdict = |direct, total| of([direct, total], 10.0, &[], &[], 0.0);
         for (direct, total, expected) in [
             (0.49, -0.49, Verdict::Silent),
             (0.0, 0.0, Verdict::Silent),
@@ -96,17 +100,19 @@ mod tests {
         ] {
             assert_eq!(verdict(direct, total), expected, "{direct} {total}");
         }
-        assert_eq!(of(0.0, 0.0, 0.0, &[], &[]), Verdict::Silent); // a row where nothing happens
+        assert_eq!(of([0.0, 0.0], 0.0, &[], &[], 0.0), Verdict::Silent); // a row where nothing happens
     }
 
     #[test]
     fn what_is_taken_back_was_opposed_or_is_replaced() {
         // D = 4 and T near 0: who compensates is negative; the first two opposed D, the third supported it
         let clean = [-3.0, -1.0, 2.0, 5.0];
-        assert_eq!(of(4.0, 0.1, 4.0, &clean, &[-2.5, 0.5, -1.5, 0.0]), Verdict::Erased);
-        assert_eq!(of(4.0, 0.1, 4.0, &clean, &[-1.5, 0.0, -2.5, 1.0]), Verdict::Repaired);
+        assert_eq!(of([4.0, 0.1], 4.0, &clean, &[-2.5, 0.5, -1.5, 0.0], 0.0), Verdict::Erased);
+        assert_eq!(of([4.0, 0.1], 4.0, &clean, &[-1.5, 0.0, -2.5, 1.0], 0.0), Verdict::Repaired);
+        // a clean write of next to nothing opposed nothing
+        assert_eq!(of([4.0, 0.1], 4.0, &[-1e-6], &[-4.0], 1e-5), Verdict::Repaired);
         // the other sign
         let opposite = clean.map(|c| -c);
-        assert_eq!(of(-4.0, 0.1, 4.0, &opposite, &[2.5, 0.0, 1.5, 0.0]), Verdict::Erased);
+        assert_eq!(of([-4.0, 0.1], 4.0, &opposite, &[2.5, 0.0, 1.5, 0.0], 0.0), Verdict::Erased);
     }
 }

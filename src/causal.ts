@@ -141,8 +141,15 @@ export class Causal extends Result implements Iterable<CausalRow> {
   readonly #erase: Erase
 
   /** @internal */
-  constructor(native: NativeCausal, directions: readonly (Float32Array | undefined)[], method: AblationMethod, origin: Origin) {
+  constructor(
+    native: NativeCausal,
+    directions: readonly (Float32Array | undefined)[],
+    method: AblationMethod,
+    origin: Origin,
+    erase: Erase,
+  ) {
     super(native, origin)
+    this.#erase = erase
     const n = native.rowPrompt.length * native.ablated.length
     const part = (i: number) => native.numbers.subarray(i * n, (i + 1) * n)
     this.method = Object.freeze(method)

@@ -20,6 +20,8 @@ export type {
   NativeDetected,
   NativeErasure,
   NativeHeadPattern,
+  NativeIntervention,
+  NativeInterventions,
   NativeLens,
   NativeModel,
   NativePatterns,

@@ -1,6 +1,7 @@
 import type { Table } from 'apache-arrow'
 import { arrowTable, type Column } from './arrow.js'
 import { invalidArgument } from './errors.js'
+import type { AppliedIntervention } from './intervention.js'
 import { index } from './options.js'
 
 /** Where numbers come from. */
@@ -13,6 +14,8 @@ export interface Provenance {
   readonly dtype: 'f32'
   /** Config keys that were accepted without being known: empty, unless the model was loaded with `allowUnknownConfig`. */
   readonly unknownConfig: readonly string[]
+  /** What was changed in the run that this was computed from; absent where nothing was. */
+  readonly interventions?: readonly AppliedIntervention[]
 }
 
 /** @internal What a model gives to its results. */
@@ -100,7 +103,7 @@ export abstract class Result {
 
 /**
  * What was read from forward passes without changing anything in them: it shows where an effect can be seen, not what
- * causes it. Every result of attribution is of this kind.
+ * causes it. Of a run with interventions, `provenance.interventions` says what was changed before. Every result of attribution is of this kind.
  */
 export abstract class Observed extends Result {
   /** What the numbers are worth. */

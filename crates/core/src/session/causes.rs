@@ -154,7 +154,7 @@ impl Session {
                         return Err(PrismError::argument("set.mean", found, expected));
                     }
                     let positions = (0..if *by_position { last + 1 } else { ids.len() }).collect();
-                    Ok(Prompted { ids, positions })
+                    Ok(Prompted::new(ids, positions))
                 };
                 let prompts = prompts.into_iter().map(prompted).collect::<Result<Vec<_>>>()?;
                 let n = if *by_position { prompts.len() } else { n_rows(&prompts) };
@@ -191,7 +191,7 @@ impl Session {
                 let expected = "as many tokens as its prompt has, or positions by number that both have";
                 return Err(PrismError::argument("set.from", found, expected));
             }
-            Ok(Prompted { ids, positions: of.positions.clone() })
+            Ok(Prompted::new(ids, of.positions.clone()))
         };
         sources.into_iter().zip(&plan.prompts).enumerate().map(source).collect()
     }

@@ -12,6 +12,16 @@ export {
 export { Attribution, AttributionRow, type Method } from './attribution.js'
 export type { CallOptions, Progress } from './calls.js'
 export {
+  type AblateOptions,
+  type AblationMethod,
+  Causal,
+  CausalRow,
+  type Effect,
+  type Erasure,
+  type ReplaceWith,
+  type Verdict,
+} from './causal.js'
+export {
   Circuit,
   type CircuitOptions,
   type Complex,
@@ -62,7 +72,7 @@ export {
   type SourcesOptions,
   type TopTokensOptions,
 } from './model.js'
-export { Observed, type Provenance } from './observed.js'
+export { Observed, type Provenance, Result } from './observed.js'
 export { type Plot, type PlotChannel, type PlotLayer, toSvg } from './plot.js'
 export { Cache, Decomposition, type DecomposeOptions, Run, type RunAttributeOptions } from './run.js'
 export { AttributionSources, type Source, type SourcesRow } from './sources.js'

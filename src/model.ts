@@ -20,6 +20,7 @@ import {
 } from './attention.js'
 import { Attribution, type Method, warnIncomplete } from './attribution.js'
 import { CALL_OPTIONS, type CallOptions, call, callOf, checkCall } from './calls.js'
+import { ABLATE_OPTIONS, type AblateOptions, ablatedPositions, Causal, type Erase, nativeSet, warnUnexplained } from './causal.js'
 import { type CircuitModel, type CircuitOptions, HeadCircuit } from './circuit.js'
 import { type Component, frozen } from './components.js'
 import { COMPOSITION_OPTIONS, type CompositionOptions, CompositionScores } from './composition.js'
@@ -480,6 +481,56 @@ export class Model implements AsyncDisposable {
     const { changes, runs } = nativeInterventions(options.interventions, asked.prompts.length)
     const run = await call(this.#native, options, (cancel, report) => this.#native.run(request, changes, runs, cancel, report))
     return new Run(run, this.#origin, (unit) => this.#components(unit))
+  }
+
+  /**
+   * The causal check: replaces every component, one at a time, computes everything behind it again, and tells how much the
+   * target falls, how much of that was direct, and who took over. By default a component is replaced at the row's own
+   * position: what is said of it is about its part at this position.
+   *
+   * @param prompts texts or token ids, of any lengths
+   * @param targets one target for all prompts, or one per prompt; `'predicted'` is what the clean run predicts
+   * @throws {PrismError} as {@link attribute}; `INVALID_ARGUMENT` for labels that name no component, and for references
+   * that are too short
+   */
+  async ablate(prompts: readonly Prompt[], targets: Target | readonly Target[], options: AblateOptions = {}): Promise<Causal> {
+    checkKeys('ablate', options, [...ABLATE_OPTIONS, ...PROMPT_OPTIONS])
+    const asked = nativeAsked(prompts, options)
+    const list = nativeTargets(targets, asked.prompts.length)
+    const directions = copiedDirections(list, asked.prompts.length)
+    const unit = oneOf('unit', options.unit, ['layer', 'head'], 'head')
+    const { words, ...set } = nativeSet(options.set)
+    const components = labels('components', options.components)
+    const { ablateAt = 'row' } = options
+    const where = ablateAt === 'row' ? undefined : ablatedPositions(ablateAt)
+    const request = {
+      asked,
+      targets: list,
+      unit,
+      ...set,
+      ...(components === undefined ? {} : { components }),
+      ...(where === undefined ? {} : { at: where }),
+      onViolation: oneOf('onViolation', options.onViolation, ['throw', 'warn'], 'throw'),
+    }
+    const method = { unit, set: words, ablateAt: structuredClone(ablateAt) }
+    const causal = await call(this.#native, options, (cancel, report) => this.#native.ablate(request, cancel, report))
+    if (causal.violations > 0) warnUnexplained(causal.violations)
+    const erase: Erase = (ids, prompt, position, label) => {
+      const encoded = (text: string) =>
+        this.tokenizer?.encode(text, asked.prependBos === undefined ? {} : { prependBos: asked.prependBos }) ?? text
+      const references = set.set === 'from' ? set.reference?.slice(prompt, prompt + 1) : set.reference
+      const reference = references?.map((given) => (typeof given === 'string' ? encoded(given) : given))
+      const at = where?.perPrompt ? { of: where.perPrompt[prompt] ?? [] } : where
+      const one = {
+        ...request,
+        asked: { prompts: [ids], positions: { of: [position] } },
+        components: [label],
+        ...(reference === undefined ? {} : { reference }),
+        ...(at === undefined ? {} : { at }),
+      }
+      return call(this.#native, {}, (cancel) => this.#native.erasure(one, cancel))
+    }
+    return new Causal(causal, directions, method, this.#origin, erase)
   }
 
   /** @internal Reads a saved run. */

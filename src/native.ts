@@ -10,7 +10,7 @@ const require = createRequire(import.meta.url)
 
 /** The CPU's. */
 export const cpuAddon = require('../native.cjs') as Addon
-export const { NativeSummary, build, errorCodes, gpu, nearest } = cpuAddon
+export const { NativeSummary, build, errorCodes, gpu, nearest, verdictNames } = cpuAddon
 
 /** The package of the GPUs' addon, and where `npm run build:cuda` puts it. */
 export const CUDA_PACKAGE = '@logit-prism/cuda-linux-x64'
@@ -44,15 +44,18 @@ export function addonOf(object: object): Addon {
 /** Running sums, as the addon holds them. */
 export type NativeSummary = InstanceType<typeof NativeSummary>
 export type {
+  NativeAblateCall,
   NativeAsked,
   NativeAttributing,
   NativeAttribution,
+  NativeCausal,
   NativeCircuit,
   NativeColumns,
   NativeComponent,
   NativeComposition,
   NativeDetected,
   NativeGpu,
+  NativeErasure,
   NativeHeadPattern,
   NativeIntervention,
   NativeInterventions,

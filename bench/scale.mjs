@@ -87,11 +87,16 @@ async function child(name, count) {
   const sampled = Array.from({ length: SAMPLE }, () => Math.floor(next() * count))
   const first = [...items(1, model.config.dVocab)]
   await model.attribute([first[0].prompt], first[0].target) // threads and code are there
-  let highest = process.memoryUsage().rss
-  const watch = setInterval(() => (highest = Math.max(highest, process.memoryUsage().rss)), 20)
   const steps = new Steps()
+  const highest = [0, 0, 0, 0] // while each quarter of the prompts runs
+  const look = () => {
+    const quarter = Math.min(Math.floor((4 * steps.done) / count), 3)
+    highest[quarter] = Math.max(highest[quarter], process.memoryUsage().rss)
+  }
+  const watch = setInterval(look, 20)
   const { seconds, before, held, rows, sums } = await CALLS[name](model, count, sampled, steps.on)
   clearInterval(watch)
+  look()
   assert.equal(steps.done, count)
   assert.ok(steps.count > 1, 'progress came while it ran')
 
@@ -105,7 +110,16 @@ async function child(name, count) {
   assert.ok(worst <= 1, `a prompt alone differs by ${worst} of its tolerance`)
   if (name !== 'attributeSummary') assert.equal(new Set(rows.map(([i]) => i)).size, new Set(sampled).size)
   await model.close()
-  console.log(JSON.stringify({ seconds, held, worst, sums, growth: highest - before, peak: process.resourceUsage().maxRSS * 1024 }))
+  console.log(
+    JSON.stringify({
+      seconds,
+      held,
+      worst,
+      sums,
+      growth: highest.map((rss) => rss - before),
+      peak: process.resourceUsage().maxRSS * 1024,
+    }),
+  )
 }
 
 function start(name, count) {
@@ -127,8 +141,7 @@ function measure(name, count, expected) {
     s: many.seconds.toFixed(1),
     'prompts a second': Math.round(count / many.seconds),
     'time, of a tenth of them': (many.seconds / few.seconds).toFixed(1),
-    'memory while it ran, MB': (many.growth / MB).toFixed(0),
-    'with a tenth of them, MB': (few.growth / MB).toFixed(0),
+    'memory in each quarter of it, MB': many.growth.map((bytes) => (bytes / MB).toFixed(0)).join(' / '),
     'of that the result, MB': (many.held / MB).toFixed(1),
     'peak of the process, GB': gb(many.peak),
     'alone differs by, of tolerance': name === 'attributeSummary' ? '(sums agree)' : many.worst.toFixed(3),

@@ -5,6 +5,8 @@ import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 
+// no bars on stderr
+const env = { ...process.env, HF_HUB_DISABLE_PROGRESS_BARS: '1' }
 const here = (name) => fileURLToPath(new URL(name, import.meta.url))
 
 const COMMANDS = {
@@ -27,7 +29,7 @@ export class Peer {
   constructor(name, path, threads) {
     this.name = name
     const [command, ...args] = COMMANDS[name](path, String(threads))
-    this.child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+    this.child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'], env })
     this.lines = createInterface({ input: this.child.stdout })[Symbol.asyncIterator]()
   }
 

@@ -45,9 +45,11 @@ for (const batchTokens of [1, 64, 4096]) {
 }
 const reversed = await two.attribute(PROMPTS.toReversed(), TARGET)
 rows.push({ what: 'prompts in the other order', ...worst(expected, reversed, (row) => PROMPTS.length - 1 - row) })
-for (const [i, ids] of [0, 17, 45, PROMPTS.length - 1].map((i) => [i, PROMPTS[i]])) {
-  const together = await two.attribute(PROMPTS, TARGET, { position: { perPrompt: PROMPTS.map((_, p) => (p === i ? [-1] : [])) } })
-  rows.push({ what: `a prompt of ${ids.length} tokens alone`, ...worst(await two.attribute([ids], TARGET), together) })
+for (const index of [0, 17, 45, PROMPTS.length - 1]) {
+  const perPrompt = PROMPTS.map((_, other) => (other === index ? [-1] : []))
+  const together = await two.attribute(PROMPTS, TARGET, { position: { perPrompt } })
+  const alone = await two.attribute([PROMPTS[index]], TARGET)
+  rows.push({ what: `a prompt of ${PROMPTS[index].length} tokens alone`, ...worst(alone, together) })
 }
 await two.close()
 for (const threads of [1, 5]) {

@@ -112,7 +112,7 @@ if (shapes.length > 0) {
 if (wanted.includes(START)) table.push(await measureStart())
 print(table, { markdown })
 console.log(
-  `${markdown ? '\n' : ''}Head attribution at the last position, f32, GPT-2 small's shape; minimum / median of ${rounds} rounds in turns,`,
-  `${threads} threads each; ${machine()}.\nPeak memory in the order of the columns. Every output was compared first.`,
+  `${markdown ? '\n' : ''}Head attribution at the last position, f32; minimum / median of ${rounds} rounds in turns, ${threads} threads each.`,
+  `\n${machine()}. Peak memory in the order of the columns. Every output was compared first.`,
 )
 if (!others.includes('lens')) console.log('TransformerLens was not measured: $TL_PYTHON is not set, or --peers left it out.')

@@ -16,8 +16,8 @@ const SHAPES = [
 ]
 
 /** The host's triple, as for the addon: cargo reuses what it has compiled. */
-const target = /^host: (.*)$/m.exec(spawnSync('rustc', ['-vV'], { encoding: 'utf8' }).stdout)?.[1]
-assert.ok(target, 'no rustc')
+const host = /^host: (.*)$/m.exec(spawnSync('rustc', ['-vV'], { encoding: 'utf8' }).stdout)?.[1]
+assert.ok(host, 'no rustc')
 
 function cargo(...args) {
   const { status, stdout } = spawnSync('cargo', args, {
@@ -32,11 +32,11 @@ function cargo(...args) {
 
 /** The path of the built program. */
 function build() {
-  const args = ['build', '--workspace', '--release', '--target', target, '--example', 'profile', '--message-format', 'json']
+  const args = ['build', '--workspace', '--release', '--target', host, '--example', 'profile', '--message-format', 'json']
   const messages = cargo(...args).trim().split('\n').map((line) => JSON.parse(line)) // prettier-ignore
-  const { executable } = messages.find(({ target, executable }) => target?.name === 'profile' && executable) ?? {}
-  assert.ok(executable, 'cargo built no profile')
-  return executable
+  const built = messages.find(({ target, executable }) => target?.name === 'profile' && executable)
+  assert.ok(built, 'cargo built no profile')
+  return built.executable
 }
 
 const percent = (share) => `${(100 * share).toFixed(1)} %`
@@ -49,13 +49,14 @@ export function profile() {
     })
     assert.equal(status, 0, stderr)
     const { call, forward, shares, gemm } = JSON.parse(stdout)
-    return {
+    const row = {
       'prompts × tokens': `${prompts} × ${tokens}`,
       'the call, ms': ms(call),
       'forward pass with clocks, ms': ms(forward),
-      ...Object.fromEntries(Object.entries(shares).map(([part, share]) => [part, percent(share)])),
-      'bare gemm, of the call': percent(gemm / call),
     }
+    for (const [part, share] of Object.entries(shares)) row[part] = percent(share)
+    row['bare gemm, of the call'] = percent(gemm / call)
+    return row
   })
   console.log(`GPT-2 small's shape, heads at the last position, f32, ${THREADS} threads, minimum of ${ROUNDS} rounds; ${machine()}`)
   print(rows)

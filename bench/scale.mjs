@@ -75,7 +75,7 @@ const CALLS = {
 
 /** Of every column, over all rows. */
 function sumsOf({ values, components: { length } }) {
-  const sums = new Array(length).fill(0)
+  const sums = Array.from({ length }, () => 0)
   for (let i = 0; i < values.length; i++) sums[i % length] += values[i]
   return sums
 }
@@ -122,7 +122,7 @@ async function child(name, count) {
   )
 }
 
-function start(name, count) {
+function inChild(name, count) {
   const { status, stdout, stderr } = spawnSync(process.execPath, [import.meta.filename, '--child', name, String(count)], {
     encoding: 'utf8',
   })
@@ -131,7 +131,7 @@ function start(name, count) {
 }
 
 function measure(name, count, expected) {
-  const [few, many] = [start(name, count / 10), start(name, count)]
+  const [few, many] = [inChild(name, count / 10), inChild(name, count)]
   for (const [c, sum] of many.sums.entries()) {
     // sums of numbers that are exact to 1e-5 each
     assert.ok(Math.abs(sum - (expected ?? many.sums)[c]) <= 1e-5 * count, `${name}: column ${c} sums to ${sum}`)

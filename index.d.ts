@@ -62,10 +62,14 @@ export declare class NativeModel {
   attributionHooks(unit: 'layer' | 'head' | 'neuron', convention: 'default' | 'transformerlens'): Array<string>
   /** The tokens that no text is made of: special ones, reserved ones, and ids that the tokenizer does not have. */
   specialTokens(): Uint32Array
+  /** Numbers of the weights. */
+  parameters(): number
   /** Bytes of the weights as they are held. */
   weightBytes(): number
   /** Peak bytes of one forward pass over a prompt of this many tokens, attributed at its last position. */
   forwardBytes(tokens: number): number
+  /** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
+  chunkTokens(): number
   /** Attributes over a batch of prompts. */
   attribute(call: NativeCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeAttribution>
   /** SHA-256 over config and weights as they lie on disk, in hex. */
@@ -84,8 +88,8 @@ export declare class NativeModel {
   unknownToken(): number | null
   /** Frees the model when the calls that are under way have ended. Later calls are refused. */
   close(): Promise<void>
-  /** Runs prompts and keeps hook points and logits. */
-  run(call: NativeRunCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeRun>
+  /** Runs prompts with what is changed in them, and keeps hook points and logits. `runs` are those that `changes` counts. */
+  run(call: NativeRunCall, changes: NativeInterventions, runs: NativeRun[], cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeRun>
   /** Reads a run that was saved for this model. */
   loadRun(path: string): Promise<NativeRun>
 }
@@ -108,6 +112,8 @@ export declare class NativeRun {
   names(): Array<string>
   /** Which logits were kept: last, all or none. */
   logitsKept(): string
+  /** What was changed, as JSON: `[{ prompt?, at, head?, neuron?, position, set }]`. */
+  interventions(): string
   /** The ids of every prompt. */
   ids(): Array<Uint32Array>
   /** The kept positions of every prompt. */
@@ -142,11 +148,14 @@ export declare class NativeSummary {
   finishNow(k: number): NativeColumns
 }
 
-/** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
-export declare function chunkTokens(): number
+/** Which addon this is. */
+export declare function build(): NativeBuild
 
 /** Every code that an error can carry. */
 export declare function errorCodes(): Array<string>
+
+/** The GPU of this ordinal, or the first that will do; refused with the reason where the driver has none. */
+export declare function gpu(ordinal?: number | undefined | null): NativeGpu
 
 /** Loads a checkpoint from a directory, or from the local Hugging Face cache by its repository id. */
 export declare function loadModel(path: string, options: NativeLoadOptions, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeModel>
@@ -189,6 +198,13 @@ export interface NativeAttribution {
   components?: Array<NativeComponent>
   /** rows whose certificate does not hold */
   violations: number
+}
+
+/** Which addon this is. */
+export interface NativeBuild {
+  version: string
+  /** Whether it computes on NVIDIA GPUs. */
+  cuda: boolean
 }
 
 /** A call of `attribute`. */
@@ -278,6 +294,13 @@ export interface NativeDetection {
   p: number
 }
 
+/** A GPU that can be computed on; `driver` is its version, where the system tells. */
+export interface NativeGpu {
+  ordinal: number
+  name: string
+  driver?: string
+}
+
 /** Every name's score for one head. */
 export interface NativeHeadPattern {
   layer: number
@@ -294,6 +317,32 @@ export interface NativeHeadPattern {
   columnClass?: string
   best?: string
   margin: number
+}
+
+/**
+ * One intervention. With `set: 'scale'` there is `scale`, with `'add'` `add`; with `'mean'` `axis` and either
+ * `reference` or `run`; with `'from'` `run`, `prompt` and perhaps `fromPositions`.
+ */
+export interface NativeIntervention {
+  at: string
+  head?: number
+  neuron?: number
+  positions: NativePositions
+  set: 'zero' | 'scale' | 'add' | 'mean' | 'from'
+  scale?: number
+  add?: Float32Array
+  axis?: 'all' | 'position'
+  reference?: number
+  run?: number
+  prompt?: number
+  fromPositions?: NativePositions
+}
+
+/** Interventions for every prompt, or prompt by prompt; the prompts that `reference` counts. */
+export interface NativeInterventions {
+  forAll?: Array<NativeIntervention>
+  perPrompt?: Array<Array<NativeIntervention>>
+  references: Array<Array<NativePrompt>>
 }
 
 /** What every state of the stream reads, at `rowPrompt.length` rows. */
@@ -333,6 +382,8 @@ export interface NativeLensCall {
 
 /** Options of loading; `memoryLimit` in bytes. */
 export interface NativeLoadOptions {
+  device?: 'cpu' | `cuda:${number}`
+  dtype?: 'f32' | 'bf16' | 'f16'
   threads?: number
   memoryLimit?: number
   allowCustomRegex?: boolean

@@ -33,11 +33,20 @@ export { type Fact, facts } from './data/facts.js'
 export { greaterThan, type GreaterThanOptions } from './data/greater-than.js'
 export { induction, type InductionOptions } from './data/induction.js'
 export { ioi, type IoiCorruption, type IoiOptions } from './data/ioi.js'
+export type { Device, Dtype } from './device.js'
 export { DirectionAttribution, type DirectionsRow } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
 export { type EvaluatedItem, type EvaluateOptions, Evaluation, type MeanFigure } from './evaluate.js'
 export type { DescribeOptions, HeadAtRow, HeadDescription, Partners } from './heads.js'
 export type { BlockPoints, DimsOf, HookName, OuterPoints, ResidualHook } from './hooks.js'
+export type {
+  AppliedIntervention,
+  Intervention,
+  InterventionHook,
+  InterventionPosition,
+  InterventionSet,
+  Receiver,
+} from './intervention.js'
 export { type LensState, LogitLens, type PredictedToken, type Standing } from './lens.js'
 export {
   type AttributeOptions,

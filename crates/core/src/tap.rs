@@ -3,7 +3,8 @@
 use crate::cancel::Cancel;
 use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
-use candle_core::Tensor;
+use crate::intervene::{Edits, Received};
+use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What to keep of a forward pass.
@@ -52,7 +53,7 @@ impl Activations {
     /// `INTERNAL` where it was not kept or has fewer rows.
     pub fn keep_rows(&mut self, point: HookPoint, rows: &[u32]) -> Result<()> {
         let all = self.kept(point)?;
-        let some = all.index_select(&Tensor::new(rows, all.device())?, 0)?;
+        let some = picked(all, rows, 0)?;
         self.rows.insert(point, some);
         Ok(())
     }
@@ -73,9 +74,30 @@ impl Activations {
         Ok(())
     }
 
+    /// The same on another device.
+    ///
+    /// # Errors
+    /// `INTERNAL`.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let rows = self.rows.iter().map(|(point, t)| Ok((*point, t.to_device(device)?)));
+        let squares = self.squares.iter().map(|(point, list)| {
+            let list = list.iter().map(|t| Ok(t.to_device(device)?)).collect::<Result<_>>()?;
+            Ok((*point, list))
+        });
+        Ok(Activations { rows: rows.collect::<Result<_>>()?, squares: squares.collect::<Result<_>>()? })
+    }
+
     /// Scores or pattern of one segment, [head, query_pos, key_pos], at the kept query positions.
     pub fn square(&self, point: HookPoint, segment: usize) -> Option<&Tensor> {
         self.squares.get(&point)?.get(segment)
+    }
+}
+
+/// Some indices of an axis; none are a view, for a GPU starts no kernel for nothing.
+fn picked(t: &Tensor, indices: &[u32], axis: usize) -> Result<Tensor> {
+    match indices {
+        [] => Ok(t.narrow(axis, 0, 0)?),
+        _ => Ok(t.index_select(&Tensor::new(indices, t.device())?, axis)?),
     }
 }
 
@@ -84,6 +106,7 @@ pub struct Tap<'a> {
     capture: &'a Capture,
     /// Stops the pass at the next layer.
     pub cancel: &'a Cancel,
+    edits: Option<&'a Edits>,
     kept: Activations,
     narrowed: bool,
 }
@@ -91,11 +114,26 @@ pub struct Tap<'a> {
 impl<'a> Tap<'a> {
     /// Keeps what `capture` names.
     pub fn new(capture: &'a Capture, cancel: &'a Cancel) -> Self {
-        Tap { capture, cancel, kept: Activations::default(), narrowed: false }
+        Tap { capture, cancel, edits: None, kept: Activations::default(), narrowed: false }
     }
 
-    /// Whether a point has to be formed.
+    /// Makes edits besides.
+    pub fn editing(mut self, edits: &'a Edits) -> Self {
+        self.edits = Some(edits);
+        self
+    }
+
+    /// Whether a point has to be formed: it is kept, or changed.
     pub fn wants(&self, point: HookPoint) -> bool {
+        self.keeps(point) || self.changes(point)
+    }
+
+    /// Whether values are changed at a point.
+    pub fn changes(&self, point: HookPoint) -> bool {
+        self.edits.is_some_and(|edits| edits.has(point))
+    }
+
+    fn keeps(&self, point: HookPoint) -> bool {
         self.capture.points.contains(&point) || self.capture.everywhere.contains(&point)
     }
 
@@ -129,7 +167,9 @@ impl<'a> Tap<'a> {
     /// # Errors
     /// `INTERNAL` where the value is not of that shape.
     pub fn rows(&mut self, point: HookPoint, value: Tensor) -> Result<Tensor> {
-        if self.wants(point) {
+        let under_way = value.dim(0)?;
+        let value = self.edited(point, value, |row| self.place(row, under_way))?;
+        if self.keeps(point) {
             let everywhere = self.capture.everywhere.contains(&point);
             let kept = if everywhere { value.contiguous()? } else { self.select(&value)? };
             self.kept.rows.insert(point, kept);
@@ -138,11 +178,15 @@ impl<'a> Tap<'a> {
     }
 
     /// Passes a value that holds the kept rows only.
-    pub fn selected(&mut self, point: HookPoint, value: Tensor) -> Tensor {
-        if self.wants(point) {
+    ///
+    /// # Errors
+    /// `INTERNAL` where the value is not of that shape.
+    pub fn selected(&mut self, point: HookPoint, value: Tensor) -> Result<Tensor> {
+        let value = self.edited(point, value, |row| self.kept_as(row))?;
+        if self.keeps(point) {
             self.kept.rows.insert(point, value.clone());
         }
-        value
+        Ok(value)
     }
 
     /// Passes scores or a pattern of one segment, [head, query_pos, key_pos], through its point; `first_row` is the
@@ -151,14 +195,40 @@ impl<'a> Tap<'a> {
     /// # Errors
     /// `INTERNAL` where the value is not of that shape.
     pub fn square(&mut self, point: HookPoint, first_row: usize, value: Tensor) -> Result<Tensor> {
-        if self.wants(point) {
-            let rows = first_row as u32..(first_row + value.dim(1)?) as u32;
+        let n_query = value.dim(1)?;
+        let value = self.edited(point, value, |row| row.checked_sub(first_row).filter(|query| *query < n_query))?;
+        if self.keeps(point) {
+            let rows = first_row as u32..(first_row + n_query) as u32;
             let wanted: Vec<u32> =
                 self.capture.rows.iter().filter(|r| rows.contains(r)).map(|r| r - rows.start).collect();
-            let wanted = Tensor::new(wanted, value.device())?;
-            self.kept.squares.entry(point).or_default().push(value.index_select(&wanted, 1)?);
+            self.kept.squares.entry(point).or_default().push(picked(&value, &wanted, 1)?);
         }
         Ok(value)
+    }
+
+    /// What single heads read at a receiver in place of the stream [rows under way, d_model] that all read; nothing
+    /// where no edit is made there.
+    ///
+    /// # Errors
+    /// `INTERNAL` where the stream is not of that shape.
+    pub fn received(&self, point: HookPoint, n_heads: usize, stream: &Tensor) -> Result<Vec<Received>> {
+        self.edits.map_or_else(|| Ok(Vec::new()), |edits| edits.received(point, n_heads, stream))
+    }
+
+    /// Where a row of the batch lies in a value of `n_rows` rows: those under way, or by now the kept ones only.
+    pub fn place(&self, row: usize, n_rows: usize) -> Option<usize> {
+        if self.narrowed { self.kept_as(row) } else { (row < n_rows).then_some(row) }
+    }
+
+    fn kept_as(&self, row: usize) -> Option<usize> {
+        self.capture.rows.binary_search(&(row as u32)).ok()
+    }
+
+    fn edited(&self, point: HookPoint, value: Tensor, place: impl Fn(usize) -> Option<usize>) -> Result<Tensor> {
+        match self.edits {
+            Some(edits) => edits.apply(point, value, place),
+            None => Ok(value),
+        }
     }
 
     /// The kept rows of a value that holds the rows under way, or by now the kept ones only.
@@ -180,7 +250,7 @@ impl<'a> Tap<'a> {
             return Ok(value.clone()); // rows rise, so these are all of them
         }
         // queries, keys and values are views of one tensor, and candle selects from contiguous ones only
-        Ok(value.contiguous()?.index_select(&Tensor::new(rows, value.device())?, 0)?)
+        picked(&value.contiguous()?, &rows, 0)
     }
 
     /// What was kept.

@@ -43,7 +43,7 @@ pub fn observe(
 ) -> Result<Patterns> {
     let layers: BTreeSet<usize> = heads.iter().map(|(l, _)| *l).collect();
     let points: BTreeSet<HookPoint> = layers.iter().map(|l| HookPoint::Block(*l, BlockPoint::Pattern)).collect();
-    let all = |ids: Vec<u32>| Prompted { positions: (0..ids.len()).collect(), ids };
+    let all = |ids: Vec<u32>| Prompted::new(&ids[..], (0..ids.len()).collect());
     let prompts: Vec<Prompted> = prompts.into_iter().map(all).collect();
     let config = &place.model.config;
     let kept = |p: &Prompted| 4 * (heads.len() * p.ids.len() * p.ids.len()) as u64;
@@ -75,7 +75,8 @@ fn of_chunk(
         for (l, h) in heads {
             let point = HookPoint::Block(*l, BlockPoint::Pattern);
             let pattern = observed.activations.square(point, segment).ok_or_else(missing)?;
-            values.extend(pattern.get(*h)?.flatten_all()?.to_vec1::<f32>()?);
+            // a head alone is a view: read from a GPU, it would bring all the others along
+            values.extend(pattern.get(*h)?.force_contiguous()?.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(values)
     };

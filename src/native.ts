@@ -54,6 +54,8 @@ export type {
   NativeDetected,
   NativeGpu,
   NativeHeadPattern,
+  NativeIntervention,
+  NativeInterventions,
   NativeLens,
   NativeModel,
   NativePatterns,

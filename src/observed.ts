@@ -2,6 +2,7 @@ import type { Table } from 'apache-arrow'
 import { arrowTable, type Column } from './arrow.js'
 import type { Dtype } from './device.js'
 import { invalidArgument } from './errors.js'
+import type { AppliedIntervention } from './intervention.js'
 import { index } from './options.js'
 
 /** Where numbers come from. */
@@ -16,6 +17,8 @@ export interface Provenance {
   readonly dtype: Dtype
   /** Config keys that were accepted without being known: empty, unless the model was loaded with `allowUnknownConfig`. */
   readonly unknownConfig: readonly string[]
+  /** What was changed in the run that this was computed from; absent where nothing was. */
+  readonly interventions?: readonly AppliedIntervention[]
 }
 
 /** @internal What a model gives to its results. */
@@ -39,7 +42,7 @@ export interface NativeRows {
 
 /**
  * What was read from forward passes without changing anything in them: it shows where an effect can be seen, not what
- * causes it. Every result of attribution is of this kind.
+ * causes it. Of a run with interventions, `provenance.interventions` says what was changed before. Every result of attribution is of this kind.
  */
 export abstract class Observed {
   /** What the numbers are worth. */

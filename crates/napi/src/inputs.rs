@@ -247,7 +247,7 @@ pub fn unit(name: &str) -> Parsed<Unit> {
     one_of("unit", name, &[("layer", Unit::Layer), ("head", Unit::Head), ("neuron", Unit::Neuron)])
 }
 
-fn positions(positions: NativePositions) -> Parsed<Positions> {
+pub fn positions(positions: NativePositions) -> Parsed<Positions> {
     match (positions.of, positions.per_prompt) {
         (Some(of), _) => Ok(Positions::Of(of)),
         (_, Some(lists)) => Ok(Positions::PerPrompt(lists)),

@@ -2,7 +2,7 @@
 //! or both from one norm. What a sublayer writes may go through a norm and a multiplier before it is added.
 
 use super::attention::Pass;
-use super::{Attention, HiddenLayer, Mlp, NormLayer};
+use super::{Attention, HiddenLayer, Mlp, NormLayer, Reads};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::{BlockPoint, HookPoint};
@@ -41,8 +41,9 @@ impl Block {
         let at = |point| HookPoint::Block(self.layer, point);
         let resid_pre = tap.rows(at(ResidPre), x)?;
 
+        let reads = Reads::of(&resid_pre, &self.ln1, &self.attention, pass, tap)?;
         let read = self.norm(&self.ln1, &resid_pre, pass, [Ln1Scale, Ln1Normalized], tap)?;
-        let (z, raw) = self.attention.forward(&read, pass, tap)?;
+        let (z, raw) = self.attention.forward(&read, &reads, pass, tap)?;
         let (resid_pre, read) =
             if tap.is_narrowed() { (tap.of_all(&resid_pre)?, tap.of_all(&read)?) } else { (resid_pre, read) };
         if tap.wants(at(HeadResult)) {
@@ -52,12 +53,14 @@ impl Block {
         let attn_out = tap.rows(at(AttnOut), written)?;
         let resid_mid = ops::add(pass.kernels, &resid_pre, &attn_out)?;
 
-        let (read, stream) = match (self.parallel, &self.ln2) {
-            (true, None) => (read, resid_mid), // both read the one norm
-            (true, Some(_)) => (self.norm(&self.ln2, &resid_pre, pass, [Ln2Scale, Ln2Normalized], tap)?, resid_mid),
-            (false, _) => {
-                let resid_mid = tap.rows(at(ResidMid), resid_mid)?;
-                (self.norm(&self.ln2, &resid_mid, pass, [Ln2Scale, Ln2Normalized], tap)?, resid_mid)
+        let stream = if self.parallel { resid_mid } else { tap.rows(at(ResidMid), resid_mid)? };
+        let mlp_in = if self.parallel { resid_pre } else { stream.clone() };
+        let read = match (self.parallel, &self.ln2) {
+            (true, None) if tap.changes(at(MlpIn)) => self.unseen_norm(&tap.rows(at(MlpIn), mlp_in)?, pass)?,
+            (true, None) => read, // both read the one norm
+            _ => {
+                let mlp_in = tap.rows(at(MlpIn), mlp_in)?;
+                self.norm(&self.ln2, &mlp_in, pass, [Ln2Scale, Ln2Normalized], tap)?
             }
         };
         let raw = self.mlp.forward(&read, pass, tap)?;
@@ -111,6 +114,11 @@ impl Block {
             (None, None) if self.parallel => (ResidPre, None),
             _ => (ResidMid, None),
         }
+    }
+
+    /// The norm that attention and a parallel MLP share, where the MLP alone reads something else.
+    fn unseen_norm(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        self.ln1.as_ref().map_or_else(|| Ok(x.clone()), |ln1| ln1.forward_unseen(x, pass.kernels))
     }
 
     fn norm(

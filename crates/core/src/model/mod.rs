@@ -14,6 +14,7 @@ mod embed;
 mod load;
 mod mlp;
 mod norm;
+mod reads;
 mod unembed;
 
 pub use attention::{Attention, HeadWeights, QkNorms};
@@ -22,6 +23,7 @@ pub use embed::Embed;
 pub use load::{Planned, load, plan};
 pub use mlp::{Experts, Gated, HiddenLayer, Mlp, SharedExpert};
 pub use norm::NormLayer;
+pub use reads::Reads;
 pub use unembed::Unembed;
 
 use crate::batch::Batch;
@@ -131,8 +133,8 @@ impl Transformer {
         let stream = tap.select(&x)?;
         if stream.dim(0)? == 0 {
             // nothing is kept here: a GPU starts no kernel for nothing
-            tap.selected(HookPoint::FinalScale, stream.narrow(1, 0, 1)?);
-            let normed = tap.selected(HookPoint::FinalNormalized, stream.clone());
+            tap.selected(HookPoint::FinalScale, stream.narrow(1, 0, 1)?)?;
+            let normed = tap.selected(HookPoint::FinalNormalized, stream.clone())?;
             return Ok(Output { stream, normed });
         }
         let normed = self.ln_final.forward_final(&stream, self.kernels, tap)?;

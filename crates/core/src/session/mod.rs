@@ -4,10 +4,13 @@ mod asked;
 mod attention;
 mod calls;
 mod circuits;
+mod declared;
+mod interventions;
 
 pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 pub use attention::{AttentionCall, DetectCall, Detected};
 pub use circuits::Spectrum;
+pub use interventions::{Intervention, Interventions, Lists, Reference, Set};
 
 use crate::batch::check_ids;
 use crate::checkpoint::{Checkpoint, check_format};

@@ -24,8 +24,10 @@ import { ABLATE_OPTIONS, type AblateOptions, ablatedPositions, Causal, nativeSet
 import { type CircuitModel, type CircuitOptions, HeadCircuit } from './circuit.js'
 import { type Component, frozen } from './components.js'
 import { COMPOSITION_OPTIONS, type CompositionOptions, CompositionScores } from './composition.js'
+import type { Choice, Dataset } from './data/dataset.js'
 import { DirectionAttribution, flatDirections } from './directions.js'
 import { invalidArgument, native, PrismError } from './errors.js'
+import { evaluate, type EvaluateOptions, type Evaluation } from './evaluate.js'
 import { type DescribeOptions, describeHeads, type HeadDescription } from './heads.js'
 import type { HookName, ResidualHook } from './hooks.js'
 import { LogitLens } from './lens.js'
@@ -274,17 +276,17 @@ export class Model implements AsyncDisposable {
     const { family, unknownKeys: unknownConfig } = this.config
     this.#origin = {
       provenance: Object.freeze({ family, device: this.device, dtype: 'f32', unknownConfig }),
-      tokenText: (id) => this.#tokenText(id),
-      remember: (ids) => ids.forEach((id) => this.#tokenText(id)),
+      tokenText: (id) => this.tokenText(id),
+      remember: (ids) => ids.forEach((id) => this.tokenText(id)),
       fingerprint: () => this.fingerprint.catch(() => undefined),
     }
   }
 
-  /** A token's text, remembered. */
-  #tokenText(id: number): string {
+  /** @internal A token's text, remembered; its id where the tokenizer has none: weights are often padded to more tokens. */
+  tokenText(id: number): string {
     const known = this.#texts.get(id)
     if (known !== undefined) return known
-    if (!this.tokenizer || this.closed) return `#${id}`
+    if (!this.tokenizer || this.closed || this.tokenizer.idToToken(id) === undefined) return `#${id}`
     const text = this.tokenizer.decode([id])
     this.#texts.set(id, text)
     return text
@@ -546,9 +548,14 @@ export class Model implements AsyncDisposable {
 
   #masked(mask: unknown): Uint32Array {
     if (mask === undefined) return new Uint32Array()
-    if (mask === 'special') return native(() => this.#native.specialTokens())
+    if (mask === 'special') return this.specialTokens()
     if (!Array.isArray(mask)) throw invalidArgument('mask', mask, "'special', or a list of tokens")
     return this.#tokenIds('mask', mask)
+  }
+
+  /** @internal The tokens that no text is made of: special and reserved ones, and ids that the tokenizer does not have. */
+  specialTokens(): Uint32Array {
+    return native(() => this.#native.specialTokens())
   }
 
   /** The ids of tokens outside of any prompt: each text must be one token alone. */
@@ -655,7 +662,7 @@ export class Model implements AsyncDisposable {
     checkKeys('detectHeads', options, DETECT_OPTIONS)
     const { nContext, dVocab, bosToken } = this.config
     const heads = labels('heads', options.heads)
-    const special = new Set(native(() => this.#native.specialTokens()))
+    const special = new Set(this.specialTokens())
     if (bosToken !== null) special.add(bosToken)
     const longest = Math.max(2, Math.min(25, Math.floor((nContext - 1) / 2), Math.floor((dVocab - special.size) / 2)))
     const request = {
@@ -682,6 +689,29 @@ export class Model implements AsyncDisposable {
     options: DescribeOptions = {},
   ): Promise<HeadDescription[]> {
     return describeHeads(this, prompts, targets, options)
+  }
+
+  /**
+   * How well the model answers a data set: whether the answer's logit is above its rival's and above all others, the
+   * difference of the two, and probabilities, item by item and in the mean. It runs the prompts in batches and keeps no
+   * logits; with `corrupted: true` it asks the twins the same.
+   *
+   * @throws {PrismError} those of the forward pass, `UNKNOWN_OPTION`, `INVALID_ARGUMENT`
+   */
+  evaluate(dataset: Dataset, options?: EvaluateOptions): Promise<Evaluation>
+  /**
+   * The same of your own prompts.
+   *
+   * @param choices one answer and its rival for all, or one per prompt
+   * @throws {PrismError} `NOT_ONE_TOKEN`, `TOKEN_RANGE`, and those of tokenising and of the forward pass
+   */
+  evaluate(prompts: readonly Prompt[], choices: Choice | readonly Choice[], options?: EvaluateOptions): Promise<Evaluation>
+  evaluate(
+    what: Dataset | readonly Prompt[],
+    second: EvaluateOptions | Choice | readonly Choice[] = {},
+    third: EvaluateOptions = {},
+  ): Promise<Evaluation> {
+    return evaluate(this, what, second, third)
   }
 
   /** The hook points that this model has, in the order of the forward pass. */

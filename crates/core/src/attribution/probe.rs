@@ -15,7 +15,7 @@ use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Block, Transformer};
-use crate::ops;
+use crate::ops::{self, Kernels};
 use crate::tap::Activations;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
@@ -101,7 +101,7 @@ pub fn probe(model: &Transformer, chunk: Chunk, probing: &Probing, depth: Depth,
     let values: Vec<f32> = values.flatten_all()?.to_vec1()?;
 
     let streams = activations.kept(probing.at)?.to_dtype(DType::F64)?;
-    let measured = ops::project(&streams, &probing.directions.to_dtype(DType::F64)?)?; // [rows, directions]
+    let measured = ops::project(Kernels::Plain, &streams, &probing.directions.to_dtype(DType::F64)?)?; // [rows, directions]
     let measured: Vec<f64> = measured.flatten_all()?.to_vec1()?;
     let constant = vec![0.0; measured.len()];
     let certificates = certificate::certify(&values, fine.len(), &constant, &measured);
@@ -141,19 +141,22 @@ fn folding_is_cheaper(config: &ModelConfig, rows: usize, directions: usize) -> b
 fn form(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Tensor> {
     let writes = stack(model, activations, Unit::Head, depth)?; // [rows, components, d_model]
     // row by row, so that the products come out in their order: transposing them all would cost as much again
-    let products =
-        (0..writes.dim(0)?).map(|row| ops::project(directions, &writes.get(row)?)).collect::<Result<Vec<_>>>()?;
+    let products = (0..writes.dim(0)?)
+        .map(|row| ops::project(model.kernels, directions, &writes.get(row)?))
+        .collect::<Result<Vec<_>>>()?;
     Ok(Tensor::stack(&products, 0)?)
 }
 
 /// Every direction through the output matrices, then all rows at once: [rows, directions, components].
 fn fold(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Tensor> {
     let config = &model.config;
-    let write = |point| -> Result<Tensor> { Ok(ops::project(activations.kept(point)?, directions)?.unsqueeze(2)?) };
+    let write = |point| -> Result<Tensor> {
+        Ok(ops::project(model.kernels, activations.kept(point)?, directions)?.unsqueeze(2)?)
+    };
     let embeddings = [HookPoint::Embed, HookPoint::PosEmbed].into_iter().filter(|p| p.absent(config).is_none());
     let mut columns = embeddings.map(write).collect::<Result<Vec<_>>>()?;
     for block in model.blocks.iter().take(depth.blocks + usize::from(depth.attention)) {
-        columns.extend(fold_attention(block, activations, directions, config)?);
+        columns.extend(fold_attention(block, activations, directions, model)?);
         if block.layer < depth.blocks {
             columns.push(write(HookPoint::Block(block.layer, BlockPoint::MlpOut))?);
         }
@@ -166,8 +169,9 @@ fn fold_attention(
     block: &Block,
     activations: &Activations,
     directions: &Tensor,
-    config: &ModelConfig,
+    model: &Transformer,
 ) -> Result<Vec<Tensor>> {
+    let kernels = model.kernels;
     let kept = |point| activations.kept(HookPoint::Block(block.layer, point));
     let attention = &block.attention;
     let z = kept(BlockPoint::Z)?;
@@ -180,19 +184,19 @@ fn fold_attention(
         Some(_) => kept(BlockPoint::Ln1PostScale)?.unsqueeze(2)?,
         None => Tensor::ones((rows, 1, 1), DType::F32, directions.device())?,
     };
-    let folded = ops::project(&through, &attention.output.weight)?; // [directions, H e]
+    let folded = ops::project(kernels, &through, &attention.output.weight)?; // [directions, H e]
     let folded = folded.reshape((n, attention.n_heads, attention.d_head))?.permute((1, 2, 0))?.contiguous()?;
     let heads = z.transpose(0, 1)?.contiguous()?.matmul(&folded)?; // [H, rows, directions]
     let heads = heads.permute((1, 2, 0))?.contiguous()?.broadcast_div(&scales)?;
     let mut columns = vec![(heads * block.multiplier)?];
-    if config.has_attn_bias() {
+    if model.config.has_attn_bias() {
         let mut bias = Tensor::zeros((rows, n, 1), DType::F32, directions.device())?;
         if let Some(b) = &attention.output.bias {
-            let of_raw = ops::project(&through, &b.unsqueeze(0)?)?.unsqueeze(0)?; // [1, directions, 1]
+            let of_raw = ops::project(kernels, &through, &b.unsqueeze(0)?)?.unsqueeze(0)?; // [1, directions, 1]
             bias = bias.broadcast_add(&of_raw)?.broadcast_div(&scales)?;
         }
         if let Some(beta) = block.ln1_post.as_ref().and_then(|post| post.beta.as_ref()) {
-            bias = bias.broadcast_add(&ops::project(directions, &beta.unsqueeze(0)?)?.unsqueeze(0)?)?;
+            bias = bias.broadcast_add(&ops::project(kernels, directions, &beta.unsqueeze(0)?)?.unsqueeze(0)?)?;
         }
         columns.push((bias * block.multiplier)?);
     }

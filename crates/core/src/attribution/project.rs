@@ -50,12 +50,12 @@ pub(super) fn by_component(
     unit: Unit,
     convention: Convention,
 ) -> Result<Vec<f64>> {
-    let reader = Reader::new(activations, directions)?;
+    let reader = Reader::new(activations, directions, model.kernels)?;
     let mut columns = reader.embeddings(&model.config)?;
     for block in &model.blocks {
         columns.extend(reader.attention(block, &model.config, convention)?);
         columns.extend(match unit {
-            Unit::Neuron => reader.neurons(block, &model.config, model.kernels)?,
+            Unit::Neuron => reader.neurons(block, &model.config)?,
             _ => vec![reader.write(HookPoint::Block(block.layer, BlockPoint::MlpOut))?],
         });
     }
@@ -85,6 +85,7 @@ pub(super) struct Reader<'a> {
     /// s of the final norm at each row.
     scales: Vec<f64>,
     activations: &'a Activations,
+    kernels: Kernels,
 }
 
 /// What lies between a sublayer's raw output and the stream.
@@ -96,8 +97,8 @@ pub(super) struct Through {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(activations: &'a Activations, directions: &'a Directions) -> Result<Self> {
-        Ok(Reader { directions, scales: host(activations.kept(HookPoint::FinalScale)?)?, activations })
+    pub(super) fn new(activations: &'a Activations, directions: &'a Directions, kernels: Kernels) -> Result<Self> {
+        Ok(Reader { directions, scales: host(activations.kept(HookPoint::FinalScale)?)?, activations, kernels })
     }
 
     fn embeddings(&self, config: &ModelConfig) -> Result<Vec<Columns>> {
@@ -147,9 +148,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The neurons of a layer and, where there is one, the bias.
-    fn neurons(&self, block: &Block, config: &ModelConfig, kernels: Kernels) -> Result<Vec<Columns>> {
+    fn neurons(&self, block: &Block, config: &ModelConfig) -> Result<Vec<Columns>> {
         let through = self.through(&block.ln2_post, HookPoint::Block(block.layer, BlockPoint::Ln2PostScale), block)?;
-        let layers = block.hidden_layers(self.activations, kernels)?;
+        let layers = block.hidden_layers(self.activations, self.kernels)?;
         let mut columns = Vec::new();
         let mut biases: Vec<(Vec<f64>, Option<Vec<f64>>)> = Vec::new();
         for layer in &layers {
@@ -213,7 +214,7 @@ impl<'a> Reader<'a> {
         let flat: Vec<f32> = through.directions.iter().flatten().map(|u| *u as f32).collect();
         let shape = (through.directions.len(), output.weight.dim(1)?);
         let directions = Tensor::from_vec(flat, shape, output.weight.device())?;
-        Ok(ops::project(&directions, &output.weight)?.to_dtype(DType::F64)?.to_vec2()?)
+        Ok(ops::project(self.kernels, &directions, &output.weight)?.to_dtype(DType::F64)?.to_vec2()?)
     }
 
     /// What a sublayer writes and none of its parts does: the biases of its raw output, read as the parts are

@@ -10,7 +10,7 @@ use crate::cancel::Cancel;
 use crate::chunk::{Chunk, Observed};
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
-use crate::model::{Block, Transformer};
+use crate::model::Transformer;
 use candle_core::DType;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -86,10 +86,9 @@ pub fn attribute_sources(
     let mut split: Vec<Vec<f32>> = vec![Vec::new(); observed.rows.len()];
     for l in layers {
         let of_layer: Vec<usize> = heads.iter().filter(|(layer, _)| *layer == l).map(|(_, h)| *h).collect();
-        for (row, values) in
-            split_layer(&model.blocks[l], chunk, &observed, &directions, &of_layer, options.convention)?
-                .into_iter()
-                .enumerate()
+        for (row, values) in split_layer((model, l), chunk, &observed, &directions, &of_layer, options.convention)?
+            .into_iter()
+            .enumerate()
         {
             split[row].extend(values);
         }
@@ -101,14 +100,15 @@ pub fn attribute_sources(
 
 /// The heads of one layer: per row [heads, key_pos].
 fn split_layer(
-    block: &Block,
+    (model, l): (&Transformer, usize),
     chunk: Chunk,
     observed: &Observed,
     directions: &Directions,
     heads: &[usize],
     convention: Convention,
 ) -> Result<Vec<Vec<f32>>> {
-    let reader = Reader::new(&observed.activations, directions)?;
+    let block = &model.blocks[l];
+    let reader = Reader::new(&observed.activations, directions, model.kernels)?;
     let through = reader.through_attention(block)?;
     let attention = &block.attention;
     let folded = reader.folded(&attention.output, &through)?; // [directions, H e]

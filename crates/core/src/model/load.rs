@@ -12,6 +12,7 @@ use crate::config::{
     SharedExpertNames, SharedMlpNames, Stacking,
 };
 use crate::error::{PrismError, Result};
+use crate::memory;
 use crate::ops::Kernels;
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -444,6 +445,7 @@ impl<'a> Loader<'a> {
             return Ok(Tensor::zeros(1, DType::F32, self.device)?.broadcast_as(shape)?);
         }
         let mut buffer = vec![0.0; n];
+        memory::in_large_pages(&buffer);
         fill(&mut buffer)?;
         Ok(Tensor::from_vec(buffer, shape, self.device)?)
     }

@@ -69,7 +69,7 @@ pub struct Transformer {
     pub unembed: Unembed,
     /// Where the weights are.
     pub device: Device,
-    /// Which bodies of the operations it runs.
+    /// Which bodies of the operations it runs: [`Transformer::run_on`].
     pub kernels: Kernels,
 }
 
@@ -82,6 +82,12 @@ pub struct Output {
 }
 
 impl Transformer {
+    /// Chooses the bodies of its operations.
+    pub fn run_on(&mut self, kernels: Kernels) {
+        self.kernels = kernels;
+        self.unembed.kernels = kernels;
+    }
+
     /// Runs the segments of a batch and returns the final residual stream at the tap's rows.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! From the normed residual stream to logits: `logit_t = κ (n(x) · W_U[:, t] + b_U[t])`.
 
 use crate::error::Result;
-use crate::ops;
+use crate::ops::{self, Kernels};
 use candle_core::{DType, Tensor};
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -16,6 +16,8 @@ pub struct Unembed {
     pub logit_scale: f64,
     /// Logits go through `cap · tanh(logit / cap)`.
     pub cap: Option<f64>,
+    /// Which bodies of the operations it runs.
+    pub(super) kernels: Kernels,
     mean: OnceLock<Column>,
 }
 
@@ -31,7 +33,7 @@ pub struct Column {
 impl Unembed {
     /// An unembedding of these weights.
     pub fn new(weight: Tensor, bias: Option<Tensor>, logit_scale: f64, cap: Option<f64>) -> Self {
-        Unembed { weight, bias, logit_scale, cap, mean: OnceLock::new() }
+        Unembed { weight, bias, logit_scale, cap, kernels: Kernels::default(), mean: OnceLock::new() }
     }
 
     /// A logit after the cap.
@@ -44,7 +46,7 @@ impl Unembed {
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
     pub fn logits(&self, normed: &Tensor) -> Result<Tensor> {
-        self.scaled(ops::project(normed, &self.weight)?, self.bias.clone())
+        self.scaled(ops::project(self.kernels, normed, &self.weight)?, self.bias.clone())
     }
 
     /// `κ x·W_U[:, t]` for a range of tokens, with `κ b_U[t]` if `bias`: x [rows, d_model] → [rows, tokens].
@@ -54,7 +56,7 @@ impl Unembed {
     pub fn products(&self, x: &Tensor, tokens: Range<usize>, bias: bool) -> Result<Tensor> {
         let of = |all: &Tensor| all.narrow(0, tokens.start, tokens.len());
         let bias = self.bias.as_ref().filter(|_| bias).map(of).transpose()?;
-        self.scaled(ops::project(x, &of(&self.weight)?)?, bias)
+        self.scaled(ops::project(self.kernels, x, &of(&self.weight)?)?, bias)
     }
 
     /// The logits of these tokens only: normed [rows, d_model] → [rows, tokens].
@@ -64,7 +66,7 @@ impl Unembed {
     pub fn logits_of(&self, normed: &Tensor, tokens: &[u32]) -> Result<Tensor> {
         let tokens = Tensor::new(tokens, self.weight.device())?;
         let bias = self.bias.as_ref().map(|b| b.index_select(&tokens, 0)).transpose()?;
-        self.scaled(ops::project(normed, &self.weight.index_select(&tokens, 0)?)?, bias)
+        self.scaled(ops::project(self.kernels, normed, &self.weight.index_select(&tokens, 0)?)?, bias)
     }
 
     /// The mean over the vocabulary of every row's logits: normed [rows, d_model] → [rows].
@@ -77,7 +79,7 @@ impl Unembed {
         let weight =
             Tensor::from_iter(weight.iter().map(|w| *w as f32), self.weight.device())?.reshape((1, d_model))?;
         let bias = Tensor::new(&[*bias as f32], self.weight.device())?;
-        Ok(self.scaled(ops::project(normed, &weight)?, Some(bias))?.flatten_all()?.to_vec1()?)
+        Ok(self.scaled(ops::project(self.kernels, normed, &weight)?, Some(bias))?.flatten_all()?.to_vec1()?)
     }
 
     /// The columns of these tokens.

@@ -1,8 +1,9 @@
 //! Linear layers: `y = x W + b`, and `y = x Wᵀ` for matrices that are kept a row per output.
 
 use super::Kernels;
-use super::cpu::matmul::Matmul;
+use super::cpu::matmul::{Matmul, Onto};
 use super::cpu::parallel::split;
+use super::cpu::simd::{Kernel, Simd};
 use super::cpu::tensor::{Fresh, Rows};
 use super::cpu::{Isa, amx};
 use crate::error::Result;
@@ -11,6 +12,10 @@ use std::ops::Range;
 
 /// Up to this many rows the product is a stream of W; with more, `gemm` gains more by copying W than that costs.
 const FEW_ROWS: usize = 32;
+/// The same where there is a matrix unit.
+const FEW_FOR_UNIT: usize = 24;
+/// Up to this many rows, `x Wᵀ` is a stream of W as well.
+const FEW_DOTS: usize = 8;
 
 /// `x W + b`.
 ///
@@ -34,12 +39,13 @@ fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     })
 }
 
-/// The bias is copied into y, to which the product is added. Threads share columns, so that each weight is read once.
+/// Threads share columns, so that each weight is read once.
 fn fused(isa: Isa, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (n_in, n_out) = weight.dims2()?;
     if x.dims2()?.1 != n_in || bias.is_some_and(|b| b.dims() != [n_out]) {
         return plain(x, weight, bias); // which says what does not fit
     }
+    let is_few = x.dim(0)? <= if isa.has_matrix_unit() { FEW_FOR_UNIT } else { FEW_ROWS };
     let (x, weight, bias) = (Rows::of(x)?, Rows::of(weight)?, bias.map(Rows::of).transpose()?);
     let (rows, x_row, w_row) = (x.n, x.stride, weight.stride);
     let (x, w) = (x.numbers()?, weight.numbers()?);
@@ -47,12 +53,6 @@ fn fused(isa: Isa, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result
     let mut y = Fresh::new((rows, n_out));
     let place = y.place();
     let part = |columns: Range<usize>| {
-        for row in 0..rows {
-            let Some(bias) = &bias else { break };
-            let bias = &bias[columns.clone()];
-            // SAFETY: this part's columns of a row of y
-            unsafe { std::ptr::copy_nonoverlapping(bias.as_ptr(), place.at(row * n_out + columns.start), bias.len()) };
-        }
         let matmul = Matmul {
             rows,
             depth: n_in,
@@ -63,11 +63,11 @@ fn fused(isa: Isa, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result
             w_row,
             y: place.at(columns.start),
             y_row: n_out,
-            add: bias.is_some(),
+            onto: bias.as_ref().map_or(Onto::Zero, |bias| Onto::Row(bias[columns].as_ptr())),
         };
-        if rows <= FEW_ROWS { isa.run(matmul) } else { large(isa, matmul) }
+        if is_few { isa.run(matmul) } else { large(isa, matmul) }
     };
-    split(n_out, if rows <= FEW_ROWS { 48 } else { 256 }, 96, &part);
+    split(n_out, if is_few { 48 } else { 96 }, 96, &part);
     // SAFETY: column by column
     unsafe { y.written() }
 }
@@ -81,8 +81,14 @@ fn large(isa: Isa, m: Matmul) {
     }
 }
 
-/// By the library.
+/// By the library, which adds to y.
 fn gemm(m: Matmul) {
+    if let Onto::Row(start) = m.onto {
+        for row in 0..m.rows {
+            // SAFETY: rows of y, for which who made `m` vouches
+            unsafe { std::ptr::copy_nonoverlapping(start, m.y.add(row * m.y_row), m.columns) };
+        }
+    }
     let step = |row: usize| row as isize;
     // SAFETY: who made `m` vouches for pointers and sizes; `read_dst` says whether y is initialised
     unsafe {
@@ -93,7 +99,7 @@ fn gemm(m: Matmul) {
             m.y,
             1,
             step(m.y_row),
-            m.add,
+            m.onto != Onto::Zero,
             m.x,
             1,
             step(m.x_row),
@@ -117,8 +123,62 @@ fn gemm(m: Matmul) {
 ///
 /// # Errors
 /// `INTERNAL` where shapes do not fit.
-pub fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    Ok(x.matmul(&weight.t()?)?)
+pub fn project(kernels: Kernels, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    match kernels {
+        Kernels::Fused(isa) if x.dims2()?.0 <= FEW_DOTS && x.dims2()?.1 == weight.dims2()?.1 => dots(isa, x, weight),
+        _ => Ok(x.matmul(&weight.t()?)?),
+    }
+}
+
+/// Row by row of W, which is read once. Threads share its rows.
+fn dots(isa: Isa, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (x, weight) = (Rows::of(x)?, Rows::of(weight)?);
+    let (of_x, of_w, n_out) = (x.numbers()?, weight.numbers()?, weight.n);
+    let mut y = Fresh::new((x.n, n_out));
+    let place = y.place();
+    split(n_out, 64, 1, &|outputs| {
+        for o in outputs {
+            let w = &of_w[o * weight.stride..][..weight.width];
+            for row in 0..x.n {
+                let dot = isa.run(Dot { x: &of_x[row * x.stride..][..x.width], w });
+                // SAFETY: a number of y, of this part's columns
+                unsafe { place.at(row * n_out + o).write(dot) };
+            }
+        }
+    });
+    // SAFETY: row by row of W, every row of x
+    unsafe { y.written() }
+}
+
+/// Of two vectors of one length.
+struct Dot<'a> {
+    x: &'a [f32],
+    w: &'a [f32],
+}
+
+impl Kernel for Dot<'_> {
+    type Out = f32;
+    #[inline(always)]
+    fn run<S: Simd>(self) -> f32 {
+        const SUMS: usize = 4;
+        let mut lanes = [0f32; 16];
+        // SAFETY: vectors inside both slices; there are at most 16 lanes
+        unsafe {
+            let (x, w) = (self.x.as_ptr(), self.w.as_ptr());
+            let mut sums = [S::zero(); SUMS];
+            for (i, at) in (0..self.x.len()).step_by(S::LANES).enumerate() {
+                let left = self.x.len() - at;
+                let load = |from: *const f32| match left {
+                    left if left < S::LANES => S::load_first(from.add(at), left),
+                    _ => S::load(from.add(at)),
+                };
+                sums[i % SUMS] = S::fma(load(x), load(w), sums[i % SUMS]);
+            }
+            let sum = S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3]));
+            S::store(lanes.as_mut_ptr(), sum);
+        }
+        lanes.iter().sum()
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +211,9 @@ mod tests {
                 close(&linear(kernels, &x, &w, Some(&b)).unwrap(), &naive(&x, &w, Some(&b)), 1e-5);
             }
             let rows_of_outputs = w.t().unwrap().contiguous().unwrap();
-            close(&project(&x, &rows_of_outputs).unwrap(), &naive(&x, &w, None), 1e-5);
+            for kernels in Kernels::all() {
+                close(&project(kernels, &x, &rows_of_outputs).unwrap(), &naive(&x, &w, None), 1e-5);
+            }
         }
     }
 

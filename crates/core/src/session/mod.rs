@@ -89,7 +89,7 @@ impl Session {
             job.cancel.check()
         };
         let mut transformer = pool.install(|| model::load(config, &checkpoint, &Device::Cpu, progress))?;
-        transformer.kernels = options.kernels;
+        transformer.run_on(options.kernels);
         let memory_limit = options.memory_limit.map(|limit| limit - weight_bytes);
         let (holdings, poisoned) = (Holdings::default(), Mutex::new(None));
         Ok(Session {

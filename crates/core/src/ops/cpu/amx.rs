@@ -42,7 +42,7 @@ pub(crate) unsafe fn product(m: Matmul) -> bool {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod unit {
-    use super::Matmul;
+    use super::super::matmul::{Matmul, Onto};
     use std::arch::asm;
     use std::arch::x86_64::*;
     use std::cell::RefCell;
@@ -54,17 +54,18 @@ mod unit {
     const DEPTH: usize = 32;
     /// Columns of a panel of W, two tiles.
     const PANEL: usize = 2 * SIDE;
+    /// Panels that are cut together: rows of W are read this far before the next one.
+    const PANELS: usize = 2;
     /// Bytes of a tile.
     const TILE: usize = 1024;
     /// Bytes of the three tiles of one place.
     const PLACE: usize = 3 * TILE;
-    /// Of the inner axis at once: then 256 rows of x stay in the second cache, beside two panels of W.
+    /// Of the inner axis at once: then 256 rows of x stay in the second cache, beside four panels of W.
     const BLOCK: usize = 384;
+    /// Rows of W that are fetched ahead of those that are cut.
+    const AHEAD: usize = 24;
     /// Absolute numbers of x: largest bits, and the least that the largest of them may be (2^120, 2^-40).
     const RANGE: (u32, u32) = ((127 + 120) << 23, (127 - 40) << 23);
-    /// Rows of W that are fetched ahead of those that are cut.
-    const AHEAD: usize = 16;
-
     pub fn is_available() -> bool {
         static AVAILABLE: OnceLock<bool> = OnceLock::new();
         *AVAILABLE.get_or_init(|| {
@@ -143,9 +144,9 @@ mod unit {
             configure();
             for first in (0..m.depth).step_by(BLOCK) {
                 let depth = BLOCK.min(m.depth - first);
-                let add = m.add || first > 0;
+                let onto = if first > 0 { Onto::Y } else { m.onto };
                 let (x, w) = (m.x.add(first), m.w.add(first * m.w_row));
-                block(Matmul { depth, x, w, add, ..m }, scratch);
+                block(Matmul { depth, x, w, onto, ..m }, scratch);
             }
             asm!("tilerelease");
         }
@@ -159,10 +160,9 @@ mod unit {
         let (strip, n_strips) = (steps * PLACE, m.rows.div_ceil(SIDE));
         let x = room(&mut scratch.x, n_strips * strip);
         let edge = room(&mut scratch.y, 4 * TILE).cast::<f32>();
-        let panels = scratch.panels.each_mut().map(|panel| room(panel, 2 * strip));
-        // the next panel is cut in as many parts as there are steps to do meanwhile
-        let meanwhile = n_strips.div_ceil(2) * steps;
-        let per_step = (steps * DEPTH / 2).div_ceil(meanwhile);
+        let panels = scratch.panels.each_mut().map(|panels| room(panels, PANELS * 2 * strip));
+        // the next panels are cut in as many parts as there are steps to do meanwhile
+        let per_step = (DEPTH / 2).div_ceil(n_strips.div_ceil(2));
         // SAFETY: the caller's; buffers are made for these sizes
         unsafe {
             for i in 0..n_strips {
@@ -171,18 +171,30 @@ mod unit {
             }
             let mut cutter = Cutter::new(&m, 0, steps, panels[0]);
             cutter.advance(usize::MAX);
-            for (number, column) in (0..m.columns).step_by(PANEL).enumerate() {
-                let (panel, is_bf16) = (panels[number % 2], cutter.is_bf16());
-                cutter = Cutter::new(&m, column + PANEL, steps, panels[(number + 1) % 2]);
-                for i in (0..n_strips).step_by(2) {
-                    let y = m.y.add(i * SIDE * m.y_row + column);
+            for (number, column) in (0..m.columns).step_by(PANELS * PANEL).enumerate() {
+                let (w, is_bf16) = (panels[number % 2], cutter.is_bf16());
+                cutter = Cutter::new(&m, column + PANELS * PANEL, steps, panels[(number + 1) % 2]);
+                for (i, panel) in (0..n_strips).step_by(2).flat_map(|i| (0..PANELS).map(move |panel| (i, panel))) {
+                    let column = column + panel * PANEL;
+                    if column >= m.columns {
+                        continue;
+                    }
+                    let place = Place {
+                        x: x.add(i * strip),
+                        w: w.add(panel * 2 * strip),
+                        strip,
+                        steps,
+                        is_bf16,
+                        onto: m.start().map(|(at, gap)| (at.add(i * SIDE * gap + column), gap)),
+                        y: m.y.add(i * SIDE * m.y_row + column),
+                        y_row: m.y_row,
+                    };
                     let (rows, columns) = (m.rows - i * SIDE, m.columns - column);
-                    let place =
-                        Place { x: x.add(i * strip), w: panel, strip, steps, is_bf16, add: m.add, y, y_row: m.y_row };
                     let work = || cutter.advance(per_step);
-                    match rows >= 2 * SIDE && columns >= PANEL {
-                        true => place.run(true, work),
-                        false => place.at_edge(rows.min(2 * SIDE), columns.min(PANEL), edge, work),
+                    match (rows, columns) {
+                        (32.., PANEL..) => place.run(true, work),
+                        (SIDE, PANEL..) => place.run(false, work),
+                        _ => place.at_edge(rows.min(2 * SIDE), columns.min(PANEL), edge, work),
                     }
                 }
                 cutter.advance(usize::MAX);
@@ -199,7 +211,7 @@ mod unit {
         strip: usize,
         steps: usize,
         is_bf16: bool,
-        add: bool,
+        onto: Option<(*const f32, usize)>,
         y: *mut f32,
         y_row: usize,
     }
@@ -210,12 +222,13 @@ mod unit {
         unsafe fn at_edge(self, rows: usize, columns: usize, edge: *mut f32, work: impl FnMut()) {
             // SAFETY: the caller's
             unsafe {
-                if self.add {
+                if let Some((start, gap)) = self.onto {
                     for r in 0..rows {
-                        std::ptr::copy_nonoverlapping(self.y.add(r * self.y_row), edge.add(r * PANEL), columns);
+                        std::ptr::copy_nonoverlapping(start.add(r * gap), edge.add(r * PANEL), columns);
                     }
                 }
-                Place { y: edge, y_row: PANEL, ..self }.run(rows > SIDE, work);
+                let onto = self.onto.map(|_| (edge.cast_const(), PANEL));
+                Place { y: edge, y_row: PANEL, onto, ..self }.run(rows > SIDE, work);
                 for r in 0..rows {
                     std::ptr::copy_nonoverlapping(edge.add(r * PANEL), self.y.add(r * self.y_row), columns);
                 }
@@ -230,16 +243,14 @@ mod unit {
             // SAFETY: the caller's; tiles 0 to 3 hold y from here to the end
             unsafe {
                 let (y, below) = (self.y, self.y.add(if two { SIDE * self.y_row } else { 0 }));
-                match (self.add, two) {
-                    (false, _) => asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"),
-                    (true, false) => asm!(
-                        "tileloadd tmm0, [{y} + {row}]", "tileloadd tmm1, [{y} + {row} + 64]",
-                        y = in(reg) y, row = in(reg) row
-                    ),
-                    (true, true) => asm!(
-                        "tileloadd tmm0, [{y} + {row}]", "tileloadd tmm1, [{y} + {row} + 64]",
-                        "tileloadd tmm2, [{below} + {row}]", "tileloadd tmm3, [{below} + {row} + 64]",
-                        y = in(reg) y, below = in(reg) below, row = in(reg) row
+                match self.onto {
+                    None => asm!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"),
+                    // tiles 2 and 3 are loaded even where they stay unused: their rows are those of tiles 0 and 1 then
+                    Some((start, gap)) => asm!(
+                        "tileloadd tmm0, [{start} + {gap}]", "tileloadd tmm1, [{start} + {gap} + 64]",
+                        "tileloadd tmm2, [{below} + {gap}]", "tileloadd tmm3, [{below} + {gap} + 64]",
+                        start = in(reg) start, gap = in(reg) 4 * gap,
+                        below = in(reg) start.add(if two { SIDE * gap } else { 0 }),
                     ),
                 }
                 for step in 0..self.steps {
@@ -425,29 +436,35 @@ mod unit {
         largest
     }
 
-    /// Cuts a panel of W into tiles, two rows at a time: a tile's row holds two numbers of each of 16 columns.
+    /// Cuts neighbouring panels of W into tiles, two rows at a time: a tile's row holds two numbers of each of 16 columns.
     struct Cutter {
         w: *const f32,
         w_row: usize,
         depth: usize,
         columns: usize,
-        /// Rows up to the end of the last tile.
-        end: usize,
-        k: usize,
+        steps: usize,
         tiles: *mut u8,
+        /// Where it is: pairs of rows of all steps and panels, a step's panels side by side.
+        at: usize,
+        end: usize,
+        /// Rows that the next cutter begins with.
+        next: *const f32,
         /// Bits of all second and third numbers.
         rest: __m512i,
     }
 
     impl Cutter {
-        /// Of the panel at this column; there may be none.
+        /// Of the panels from this column on; there may be none.
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw")]
         fn new(m: &Matmul, column: usize, steps: usize, tiles: *mut u8) -> Self {
-            let columns = m.columns.saturating_sub(column).min(PANEL);
-            let end = if columns == 0 { 0 } else { steps * DEPTH };
-            let rest = _mm512_setzero_si512();
-            Cutter { w: m.w.wrapping_add(column), w_row: m.w_row, depth: m.depth, columns, end, k: 0, tiles, rest }
+            let columns = m.columns.saturating_sub(column).min(PANELS * PANEL);
+            let end = steps * columns.div_ceil(PANEL) * DEPTH / 2;
+            let (w, rest) = (m.w.wrapping_add(column), _mm512_setzero_si512());
+            // beside these columns, or below the first ones
+            let is_last = column + PANELS * PANEL >= m.columns;
+            let next = if is_last { m.w.wrapping_add(m.depth * m.w_row) } else { w.wrapping_add(PANELS * PANEL) };
+            Cutter { w, w_row: m.w_row, depth: m.depth, columns, steps, tiles, at: 0, end, next, rest }
         }
 
         /// Whether every number was one of bf16.
@@ -458,40 +475,42 @@ mod unit {
             _mm512_test_epi32_mask(self.rest, bits) == 0
         }
 
-        /// The next pairs of rows.
+        /// The next pairs of rows of a panel.
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw")]
         unsafe fn advance(&mut self, pairs: usize) {
-            let strip = self.end / DEPTH * PLACE;
-            for _ in 0..pairs {
-                if self.k >= self.end {
-                    return;
-                }
-                let k = self.k;
-                let tile = k / DEPTH * PLACE + k % DEPTH / 2 * 64;
+            let (strip, n_panels) = (self.steps * PLACE, self.columns.div_ceil(PANEL));
+            let upper = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
+            for _ in 0..pairs.min(self.end - self.at) {
+                let (pair, panel) = (self.at % (DEPTH / 2), self.at / (DEPTH / 2) % n_panels);
+                let step = self.at / (DEPTH / 2) / n_panels;
+                self.at += 1;
+                let k = step * DEPTH + 2 * pair;
                 let row = self.w.wrapping_add(k * self.w_row);
-                for column in [0, SIDE] {
+                let ahead = match (k + AHEAD).checked_sub(self.depth) {
+                    None => row.wrapping_add(AHEAD * self.w_row),
+                    Some(beyond) => self.next.wrapping_add(beyond * self.w_row),
+                };
+                for half in 0..2 {
+                    let column = panel * PANEL + half * SIDE;
                     let lanes = |k| if k < self.depth { first(self.columns, column) } else { 0 };
-                    // SAFETY: masked loads do not touch what lies beyond; tiles have room for the panel
+                    // SAFETY: masked loads do not touch what lies beyond; tiles have room for the panels
                     unsafe {
                         let (even, odd) = (row.wrapping_add(column), row.wrapping_add(self.w_row + column));
-                        _mm_prefetch::<_MM_HINT_T0>(even.wrapping_add(AHEAD * self.w_row).cast());
-                        _mm_prefetch::<_MM_HINT_T0>(odd.wrapping_add(AHEAD * self.w_row).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(column).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(self.w_row + column).cast());
                         let even = parts(_mm512_maskz_loadu_ps(lanes(k), even));
                         let odd = parts(_mm512_maskz_loadu_ps(lanes(k + 1), odd));
                         let rest = [even[1], odd[1], even[2], odd[2]];
                         self.rest = rest.into_iter().fold(self.rest, |all, rest| _mm512_or_si512(all, rest));
-                        let tiles = self.tiles.add(if column == 0 { tile } else { strip + tile });
+                        let tile = self.tiles.add((panel * 2 + half) * strip + step * PLACE + pair * 64);
                         for part in 0..3 {
                             let low = _mm512_srli_epi32::<16>(even[part]);
-                            // low | (odd & upper)
-                            let upper = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
-                            let both = _mm512_ternarylogic_epi32::<0xF8>(low, odd[part], upper);
-                            _mm512_store_si512(tiles.add(part * TILE).cast(), both);
+                            let both = _mm512_ternarylogic_epi32::<0xF8>(low, odd[part], upper); // low | (odd & upper)
+                            _mm512_store_si512(tile.add(part * TILE).cast(), both);
                         }
                     }
                 }
-                self.k += 2;
             }
         }
     }
@@ -499,6 +518,7 @@ mod unit {
 
 #[cfg(test)]
 mod tests {
+    use super::super::matmul::Onto;
     use super::*;
     use crate::ops::testing::{matrix, values};
 
@@ -507,13 +527,16 @@ mod tests {
     }
 
     /// `y + x W` or `x W`, rows with gaps, beside the definition in f64; the largest error in units of `Σ |x w|`.
-    fn error([rows, depth, columns]: [usize; 3], add: bool, w: impl Fn(f32) -> f32) -> f64 {
+    fn error([rows, depth, columns]: [usize; 3], onto: usize, w: impl Fn(f32) -> f32) -> f64 {
         let (x_row, w_row, y_row) = (depth + 2, columns + 5, columns + 3);
         let x = floats([rows, x_row], 1);
         let w: Vec<f32> = floats([depth, w_row], 2).into_iter().map(w).collect();
         let mut y = vec![0.25; rows * y_row];
+        let row: Vec<f32> = (0..columns).map(|c| c as f32 / 8.0).collect();
+        let start = |c: usize| [0.0, c as f64 / 8.0, 0.25][onto];
+        let onto = [Onto::Zero, Onto::Row(row.as_ptr()), Onto::Y][onto];
         let m =
-            Matmul { rows, depth, columns, x: x.as_ptr(), x_row, w: w.as_ptr(), w_row, y: y.as_mut_ptr(), y_row, add };
+            Matmul { rows, depth, columns, x: x.as_ptr(), x_row, w: w.as_ptr(), w_row, y: y.as_mut_ptr(), y_row, onto };
         // SAFETY: the caller has looked, and the buffers are of these sizes
         assert!(unsafe { product(m) });
         let mut worst = 0.0f64;
@@ -525,8 +548,7 @@ mod tests {
                     continue;
                 }
                 let terms = (0..depth).map(|k| f64::from(x[r * x_row + k]) * f64::from(w[k * w_row + c]));
-                let start = if add { 0.25 } else { 0.0 };
-                let (sum, size) = terms.fold((start, start), |(sum, size), term| (sum + term, size + term.abs()));
+                let (sum, size) = terms.fold((start(c), start(c)), |(sum, size), term| (sum + term, size + term.abs()));
                 worst = worst.max((found - sum).abs() / size);
             }
         }
@@ -545,7 +567,7 @@ mod tests {
                 for (kind, w) in
                     [("f32", (|w| w) as fn(f32) -> f32), ("bf16", |w| f32::from_bits(w.to_bits() >> 16 << 16))]
                 {
-                    let error = error(size, rows % 2 == 0, w);
+                    let error = error(size, rows % 3, w);
                     assert!(error < 3e-7, "{size:?} {kind}: {error:e} of the sum of sizes");
                 }
             }
@@ -562,7 +584,8 @@ mod tests {
         let (x, w) = (vec![a; 33 * 32], vec![b; 32 * 32]);
         let mut y = vec![0f32; 33 * 32];
         let (x, w, to) = (x.as_ptr(), w.as_ptr(), y.as_mut_ptr());
-        let m = Matmul { rows: 33, depth: 32, columns: 32, x, x_row: 32, w, w_row: 32, y: to, y_row: 32, add: false };
+        let m =
+            Matmul { rows: 33, depth: 32, columns: 32, x, x_row: 32, w, w_row: 32, y: to, y_row: 32, onto: Onto::Zero };
         // SAFETY: the buffers are of these sizes
         assert!(unsafe { product(m) });
         let expected = 32.0 * f64::from(a) * f64::from(b);
@@ -580,7 +603,8 @@ mod tests {
             let (x, w) = ([x; 64], [1f32; 32]);
             let mut y = [7f32; 64];
             let (x, w, to) = (x.as_ptr(), w.as_ptr(), y.as_mut_ptr());
-            let m = Matmul { rows: 64, depth: 1, columns: 1, x, x_row: 1, w, w_row: 1, y: to, y_row: 1, add: false };
+            let m =
+                Matmul { rows: 64, depth: 1, columns: 1, x, x_row: 1, w, w_row: 1, y: to, y_row: 1, onto: Onto::Zero };
             // SAFETY: the buffers are of these sizes
             assert!(!unsafe { product(m) });
             assert_eq!(y, [7f32; 64]);

@@ -23,8 +23,31 @@ pub(crate) struct Matmul {
     pub w_row: usize,
     pub y: *mut f32,
     pub y_row: usize,
-    /// Whether the product is added to what y holds; else y need not be initialised.
-    pub add: bool,
+    /// What the product is added to; y need not be initialised unless it is y itself.
+    pub onto: Onto,
+}
+
+/// The start of a product's sums.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Onto {
+    /// Nothing.
+    Zero,
+    /// The same row of numbers everywhere, [columns].
+    Row(*const f32),
+    /// What y holds.
+    Y,
+}
+
+impl Matmul {
+    /// The numbers that the product is added to, and how far apart their rows lie.
+    #[inline(always)]
+    pub fn start(&self) -> Option<(*const f32, usize)> {
+        match self.onto {
+            Onto::Zero => None,
+            Onto::Row(row) => Some((row, 0)),
+            Onto::Y => Some((self.y, self.y_row)),
+        }
+    }
 }
 
 impl Kernel for Matmul {
@@ -35,8 +58,11 @@ impl Kernel for Matmul {
         let width = vectors * S::LANES;
         for k in (0..self.depth).step_by(BLOCK) {
             let depth = BLOCK.min(self.depth - k);
+            let onto = if k > 0 { Some((self.y.cast_const(), self.y_row)) } else { self.start() };
             let mut next = Fetch {
                 at: self.w.wrapping_add((k + depth) * self.w_row),
+                every: 1,
+                turn: 0,
                 left: self.columns,
                 columns: self.columns,
                 gap: self.w_row - self.columns,
@@ -59,18 +85,27 @@ impl Kernel for Matmul {
                             w_row: self.w_row,
                             y: self.y.add(row * self.y_row + column),
                             y_row: self.y_row,
-                            add: self.add || k > 0,
+                            onto: onto.map(|(at, gap)| (at.add(row * gap + column), gap)),
                         };
-                        tile.run::<S>(rows, if row == 0 && more { Some(&mut next) } else { None });
+                        // every tile of a column asks for its share of lines, at its turn
+                        let n_tiles = self.rows.div_ceil(tile_rows);
+                        next.every = n_tiles;
+                        next.turn = n_tiles - tiles;
+                        tile.run::<S>(rows, more.then_some(&mut next));
                     }
                     row += rows;
                 }
             }
         }
-        if self.depth == 0 && !self.add {
-            for row in 0..self.rows {
-                // SAFETY: rows of y
-                unsafe { std::ptr::write_bytes(self.y.add(row * self.y_row), 0, self.columns) };
+        for row in 0..if self.depth == 0 { self.rows } else { 0 } {
+            // SAFETY: rows of y
+            unsafe {
+                let y = self.y.add(row * self.y_row);
+                match self.onto {
+                    Onto::Zero => std::ptr::write_bytes(y, 0, self.columns),
+                    Onto::Row(start) => std::ptr::copy_nonoverlapping(start, y, self.columns),
+                    Onto::Y => (),
+                }
             }
         }
     }
@@ -80,6 +115,10 @@ impl Kernel for Matmul {
 #[derive(Clone, Copy)]
 struct Fetch {
     at: *const f32,
+    /// It advances once in so many steps of the inner axis.
+    every: usize,
+    /// At this one of them.
+    turn: usize,
     /// Numbers left in the row.
     left: usize,
     columns: usize,
@@ -116,7 +155,7 @@ struct Tile {
     w_row: usize,
     y: *mut f32,
     y_row: usize,
-    add: bool,
+    onto: Option<(*const f32, usize)>,
 }
 
 /// # Safety
@@ -164,16 +203,27 @@ impl Tile {
             match next {
                 Some(next) if last == S::LANES => {
                     let mut fetch = *next; // a copy, so that it stays in registers
-                    self.products::<S, R, C>(&mut sums, |at, _| S::load(at), || fetch.advance::<S, C>());
+                    self.products::<S, R, C>(
+                        &mut sums,
+                        |at, _| S::load(at),
+                        |k| {
+                            if k % fetch.every == fetch.turn {
+                                fetch.advance::<S, C>();
+                            }
+                        },
+                    );
                     *next = fetch;
                 }
-                _ if last == S::LANES => self.products::<S, R, C>(&mut sums, |at, _| S::load(at), || ()),
-                _ => self.products::<S, R, C>(&mut sums, load, || ()),
+                _ if last == S::LANES => self.products::<S, R, C>(&mut sums, |at, _| S::load(at), |_| ()),
+                _ => self.products::<S, R, C>(&mut sums, load, |_| ()),
             }
             for (r, sums) in sums.into_iter().enumerate() {
                 for (c, sum) in sums.into_iter().enumerate() {
                     let at = self.y.add(r * self.y_row + c * S::LANES);
-                    let sum = if self.add { S::add(load(at, c), sum) } else { sum };
+                    let sum = match self.onto {
+                        Some((start, gap)) => S::add(load(start.add(r * gap + c * S::LANES), c), sum),
+                        None => sum,
+                    };
                     if whole(c) { S::store(at, sum) } else { S::store_first(at, sum, last) }
                 }
             }
@@ -185,14 +235,14 @@ impl Tile {
         self,
         sums: &mut [[S::V; C]; R],
         load: impl Fn(*const f32, usize) -> S::V,
-        mut fetch: impl FnMut(),
+        mut fetch: impl FnMut(usize),
     ) {
         let mut w = self.w;
         for k in 0..self.depth {
             // SAFETY: the caller's
             unsafe {
                 let row: [S::V; C] = std::array::from_fn(|c| load(w.add(c * S::LANES), c));
-                fetch();
+                fetch(k);
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let x = S::splat(*self.x.add(r * self.x_row + k));
                     for (sum, w) in sums.iter_mut().zip(row) {
@@ -212,12 +262,13 @@ mod tests {
     use crate::ops::testing::{matrix, values};
 
     /// y [rows, columns] with gaps of 3 between rows, of x and W with gaps of 2 and 5.
-    fn check(isa: Isa, [rows, depth, columns]: [usize; 3], add: bool) {
+    fn check(isa: Isa, [rows, depth, columns]: [usize; 3], onto: usize) {
         let (x_row, w_row, y_row) = (depth + 2, columns + 5, columns + 3);
         let (x, w) = (matrix(&[rows, x_row], 1), matrix(&[depth.max(1), w_row], 2));
         let mut y: Vec<f32> = vec![0.25; rows * y_row];
         let floats = |t| values(t).into_iter().map(|v| v as f32).collect::<Vec<f32>>();
         let (x, w) = (floats(&x), floats(&w));
+        let start: Vec<f32> = (0..columns).map(|c| c as f32 / 8.0).collect();
         isa.run(Matmul {
             rows,
             depth,
@@ -228,12 +279,12 @@ mod tests {
             w_row,
             y: y.as_mut_ptr(),
             y_row,
-            add,
+            onto: [Onto::Zero, Onto::Row(start.as_ptr()), Onto::Y][onto],
         });
         for r in 0..rows {
             for c in 0..y_row {
                 let dot = (0..depth).map(|k| f64::from(x[r * x_row + k]) * f64::from(w[k * w_row + c])).sum::<f64>();
-                let expected = if c >= columns { 0.25 } else { dot + if add { 0.25 } else { 0.0 } };
+                let expected = if c >= columns { 0.25 } else { dot + [0.0, c as f64 / 8.0, 0.25][onto] };
                 let found = f64::from(y[r * y_row + c]);
                 assert!((found - expected).abs() < 1e-5, "{isa:?} {rows} {depth} {columns}: {found} {expected}");
             }
@@ -245,12 +296,13 @@ mod tests {
         for isa in Isa::available() {
             for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 23] {
                 for columns in [1, 3, 4, 7, 8, 15, 16, 31, 33, 48, 49, 97] {
-                    check(isa, [rows, 37, columns], rows % 2 == 0);
+                    check(isa, [rows, 37, columns], rows % 3);
                 }
             }
             for depth in [0, 1, 31, 32, 33, 96] {
-                check(isa, [5, depth, 50], false);
-                check(isa, [5, depth, 50], true);
+                for onto in 0..3 {
+                    check(isa, [5, depth, 50], onto);
+                }
             }
         }
     }

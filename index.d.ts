@@ -86,8 +86,8 @@ export declare class NativeModel {
   unknownToken(): number | null
   /** Frees the model when the calls that are under way have ended. Later calls are refused. */
   close(): Promise<void>
-  /** Runs prompts and keeps hook points and logits. */
-  run(call: NativeRunCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeRun>
+  /** Runs prompts with what is changed in them, and keeps hook points and logits. `runs` are those that `changes` counts. */
+  run(call: NativeRunCall, changes: NativeInterventions, runs: NativeRun[], cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeRun>
   /** Reads a run that was saved for this model. */
   loadRun(path: string): Promise<NativeRun>
 }
@@ -110,6 +110,8 @@ export declare class NativeRun {
   names(): Array<string>
   /** Which logits were kept: last, all or none. */
   logitsKept(): string
+  /** What was changed, as JSON: `[{ prompt?, at, head?, neuron?, position, set }]`. */
+  interventions(): string
   /** The ids of every prompt. */
   ids(): Array<Uint32Array>
   /** The kept positions of every prompt. */
@@ -337,6 +339,32 @@ export interface NativeHeadPattern {
   columnClass?: string
   best?: string
   margin: number
+}
+
+/**
+ * One intervention. With `set: 'scale'` there is `scale`, with `'add'` `add`; with `'mean'` `axis` and either
+ * `reference` or `run`; with `'from'` `run`, `prompt` and perhaps `fromPositions`.
+ */
+export interface NativeIntervention {
+  at: string
+  head?: number
+  neuron?: number
+  positions: NativePositions
+  set: 'zero' | 'scale' | 'add' | 'mean' | 'from'
+  scale?: number
+  add?: Float32Array
+  axis?: 'all' | 'position'
+  reference?: number
+  run?: number
+  prompt?: number
+  fromPositions?: NativePositions
+}
+
+/** Interventions for every prompt, or prompt by prompt; the prompts that `reference` counts. */
+export interface NativeInterventions {
+  forAll?: Array<NativeIntervention>
+  perPrompt?: Array<Array<NativeIntervention>>
+  references: Array<Array<NativePrompt>>
 }
 
 /** What every state of the stream reads, at `rowPrompt.length` rows. */

@@ -22,10 +22,12 @@ export async function arrowTable(
 ): Promise<Arrow.Table> {
   const arrow = await import('apache-arrow')
   const fingerprint = await origin.fingerprint()
+  const { unknownConfig, interventions, ...provenance } = origin.provenance
   const entries = Object.entries({
     kind: 'observed',
-    ...origin.provenance,
-    unknownConfig: JSON.stringify(origin.provenance.unknownConfig),
+    ...provenance,
+    unknownConfig: JSON.stringify(unknownConfig),
+    ...(interventions === undefined ? {} : { interventions: JSON.stringify(interventions) }),
     ...(fingerprint === undefined ? {} : { fingerprint }),
     ...metadata,
   }).map(([key, value]): [string, string] => [`logit-prism.${key}`, value])

@@ -63,15 +63,17 @@ export function nativeAttributing(targets: unknown, prompts: number, options: At
   }
 }
 
-export function nativePositions(position: unknown, argument = 'position'): NativePositions {
+/** @internal Positions; `byPrompt`: whether there may be a list for every prompt. */
+export function nativePositions(position: unknown, argument = 'position', byPrompt = true): NativePositions {
   const isList = (list: unknown): list is number[] => Array.isArray(list) && Array.from(list).every(Number.isSafeInteger)
   if (position === 'last' || position === 'all') return { name: position }
   if (Number.isSafeInteger(position)) return { of: [position as number] }
   if (isList(position)) return { of: position }
-  if (typeof position === 'object' && position !== null && !Array.isArray(position)) {
+  if (byPrompt && typeof position === 'object' && position !== null && !Array.isArray(position)) {
     checkKeys(argument, position, ['perPrompt'])
     const { perPrompt } = position as { perPrompt?: unknown }
     if (Array.isArray(perPrompt) && Array.from(perPrompt).every(isList)) return { perPrompt }
   }
-  throw invalidArgument(argument, position, "'last', 'all', a position, a list of positions, or { perPrompt: a list of lists }")
+  const lists = byPrompt ? ', a list of positions, or { perPrompt: a list of lists }' : ', or a list of positions'
+  throw invalidArgument(argument, position, `'last', 'all', a position${lists}`)
 }

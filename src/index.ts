@@ -47,6 +47,14 @@ export { PrismError, type PrismErrorCode } from './errors.js'
 export { type EvaluatedItem, type EvaluateOptions, Evaluation, type MeanFigure } from './evaluate.js'
 export type { DescribeOptions, HeadAtRow, HeadDescription, Partners } from './heads.js'
 export type { BlockPoints, DimsOf, HookName, OuterPoints, ResidualHook } from './hooks.js'
+export type {
+  AppliedIntervention,
+  Intervention,
+  InterventionHook,
+  InterventionPosition,
+  InterventionSet,
+  Receiver,
+} from './intervention.js'
 export { type LensState, LogitLens, type PredictedToken, type Standing } from './lens.js'
 export {
   type AttributeOptions,

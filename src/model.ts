@@ -28,8 +28,10 @@ import type { Choice, Dataset } from './data/dataset.js'
 import { DirectionAttribution, flatDirections } from './directions.js'
 import { invalidArgument, native, PrismError } from './errors.js'
 import { evaluate, type EvaluateOptions, type Evaluation } from './evaluate.js'
+import { deepFreeze } from './freeze.js'
 import { type DescribeOptions, describeHeads, type HeadDescription } from './heads.js'
 import type { HookName, ResidualHook } from './hooks.js'
+import { type Intervention, nativeInterventions } from './intervention.js'
 import { LogitLens } from './lens.js'
 import { loadModel, type NativeAttributing, type NativeAttribution, type NativeModel } from './native.js'
 import type { Origin } from './observed.js'
@@ -203,6 +205,11 @@ export interface RunOptions extends PromptOptions {
   readonly position?: Position
   /** Which logits are kept, after the model's cap. Default `'last'`. */
   readonly logits?: 'last' | 'all' | 'none'
+  /**
+   * Values to replace while the model runs: one list for every prompt, or a list of lists, one per prompt. Several at one
+   * point are made in their order. What is kept, and the logits, are what came of them. Default: none.
+   */
+  readonly interventions?: readonly Intervention[] | readonly (readonly Intervention[])[]
 }
 
 /** Options of {@link Model.logitLens}: targets, the most likely tokens, or both. */
@@ -437,16 +444,18 @@ export class Model implements AsyncDisposable {
    * Runs prompts and keeps hook points and logits.
    *
    * @throws {PrismError} `UNKNOWN_HOOK` with the reason or the nearest names, `MEMORY` before anything is run, and those
-   * of tokenising and of the forward pass
+   * of tokenising and of the forward pass; of interventions `INVALID_ARGUMENT`, `POSITION_RANGE`, and `NOT_CACHED` with
+   * the points that a run would have had to keep
    */
   async run(prompts: readonly Prompt[], options: RunOptions = {}): Promise<Run> {
-    checkKeys('run', options, ['cache', 'logits', ...PROMPT_OPTIONS])
+    checkKeys('run', options, ['cache', 'logits', 'interventions', ...PROMPT_OPTIONS])
     const cache: unknown = options.cache === undefined ? [] : options.cache
     const isNames = (list: unknown): list is string[] => Array.isArray(list) && list.every((name) => typeof name === 'string')
     if (!isNames(cache)) throw invalidArgument('cache', cache, 'a list of names')
     const asked = nativeAsked(prompts, options, 'all')
     const request = { asked, points: [...cache], logits: oneOf('logits', options.logits, ['last', 'all', 'none'], 'last') }
-    const run = await call(options, (cancel, report) => this.#native.run(request, cancel, report))
+    const { changes, runs } = nativeInterventions(options.interventions, asked.prompts.length)
+    const run = await call(options, (cancel, report) => this.#native.run(request, changes, runs, cancel, report))
     return new Run(run, this.#origin, (unit) => this.#components(unit))
   }
 
@@ -793,9 +802,4 @@ function checkDevice(device: unknown, dtype: unknown): void {
   if (oneOf('dtype', dtype, ['f32', 'bf16', 'f16'], 'f32') !== 'f32') {
     throw invalidArgument('dtype', dtype, "'f32': the CPU computes in f32, whatever is stored")
   }
-}
-
-function deepFreeze<T extends object>(value: T): T {
-  for (const inner of Object.values(value)) if (typeof inner === 'object' && inner !== null) deepFreeze(inner)
-  return Object.freeze(value)
 }

@@ -19,6 +19,8 @@ export type {
   NativeComposition,
   NativeDetected,
   NativeHeadPattern,
+  NativeIntervention,
+  NativeInterventions,
   NativeLens,
   NativeModel,
   NativePatterns,

@@ -1,6 +1,7 @@
 import type { Table } from 'apache-arrow'
 import { arrowTable, type Column } from './arrow.js'
 import { invalidArgument } from './errors.js'
+import type { AppliedIntervention } from './intervention.js'
 import { index } from './options.js'
 
 /** Where numbers come from. */
@@ -13,6 +14,8 @@ export interface Provenance {
   readonly dtype: 'f32'
   /** Config keys that were accepted without being known: empty, unless the model was loaded with `allowUnknownConfig`. */
   readonly unknownConfig: readonly string[]
+  /** What was changed in the run that this was computed from; absent where nothing was. */
+  readonly interventions?: readonly AppliedIntervention[]
 }
 
 /** @internal What a model gives to its results. */

@@ -6,7 +6,9 @@ import { type CallOptions, call } from './calls.js'
 import { componentColumns, cycle, rowColumns } from './arrow.js'
 import { columnOf, type Component, frozen } from './components.js'
 import { invalidArgument, native } from './errors.js'
+import { deepFreeze } from './freeze.js'
 import type { DimsOf, HookName } from './hooks.js'
+import type { AppliedIntervention } from './intervention.js'
 import type { Model } from './model.js'
 import type { NativeRun, NativeStack, NativeTensor } from './native.js'
 import { Observed, offsetsOf, type Origin } from './observed.js'
@@ -74,6 +76,8 @@ export class Run {
   readonly cache: Cache
   /** Which logits were kept, after the model's cap. */
   readonly logitsKept: 'last' | 'all' | 'none'
+  /** What was changed in it, frozen; empty where nothing was. What the cache and the logits hold is what came of it. */
+  readonly interventions: readonly AppliedIntervention[]
 
   readonly #native: NativeRun
   readonly #ids: readonly Uint32Array[]
@@ -85,7 +89,8 @@ export class Run {
   /** @internal */
   constructor(run: NativeRun, origin: Origin, components: (unit: 'layer' | 'head' | 'neuron') => readonly Component[]) {
     this.#native = run
-    this.#origin = origin
+    this.interventions = deepFreeze(JSON.parse(native(() => run.interventions())) as AppliedIntervention[])
+    this.#origin = changed(origin, this.interventions)
     this.#components = components
     this.cache = new Cache(run)
     this.#ids = native(() => run.ids())
@@ -101,6 +106,11 @@ export class Run {
    */
   static load(model: Model, path: string | URL): Promise<Run> {
     return model.loadRun(path)
+  }
+
+  /** @internal What the addon holds of a run. */
+  static nativeOf(run: Run): NativeRun {
+    return run.#native
   }
 
   /** Number of prompts. */
@@ -138,7 +148,12 @@ export class Run {
    * the points that {@link Model.attributionHooks} names. A token given as text is encoded alone, as behind a prompt given
    * as ids.
    *
-   * @throws {PrismError} `NOT_CACHED` with the missing points, and those of {@link Model.attribute}
+   * Behind interventions the certificate holds as ever where the stream is still the sum of what components wrote. Where
+   * it is not at an attributed position (the stream itself was set, what attention adds as a whole, neurons' sum, the
+   * final norm), it is refused with the point and the reason.
+   *
+   * @throws {PrismError} `NOT_CACHED` with the missing points, `INVALID_ARGUMENT` behind such an intervention, and those
+   * of {@link Model.attribute}
    */
   async attribute(targets: Target | readonly Target[], options: RunAttributeOptions = {}): Promise<Attribution> {
     checkKeys('attribute', options, RUN_ATTRIBUTE_OPTIONS)
@@ -161,7 +176,8 @@ export class Run {
    * The residual stack itself: the vector that every component wrote at the kept positions. They sum to the stream that
    * enters the final norm. It needs the points of {@link attribute}.
    *
-   * @throws {PrismError} `NOT_CACHED` with the missing points, `MEMORY`, `ABORTED`, `CLOSED`
+   * @throws {PrismError} `NOT_CACHED` with the missing points, `INVALID_ARGUMENT` behind an intervention after which they
+   * do not, `MEMORY`, `ABORTED`, `CLOSED`
    */
   async decompose(options: DecomposeOptions = {}): Promise<Decomposition> {
     checkKeys('decompose', options, ['unit', 'signal'])
@@ -205,7 +221,8 @@ export class Run {
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     const prompts = this.nPrompts === 1 ? '1 prompt' : `${this.nPrompts} prompts`
     if (this.#closed) return `Run: ${prompts}, closed`
-    return `Run: ${prompts}, ${this.cache.names.length} hook points, logits: ${this.logitsKept}`
+    const changes = this.interventions.length === 0 ? '' : `, ${this.interventions.length} interventions`
+    return `Run: ${prompts}, ${this.cache.names.length} hook points, logits: ${this.logitsKept}${changes}`
   }
 }
 
@@ -271,6 +288,12 @@ export class Decomposition extends Observed implements Iterable<Tensor<['compone
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     return `Decomposition: ${this.rows.prompt.length} rows × ${this.components.length} components × ${this.dModel}`
   }
+}
+
+/** What is computed from a run in which something was changed says so. */
+function changed(origin: Origin, interventions: readonly AppliedIntervention[]): Origin {
+  if (interventions.length === 0) return origin
+  return { ...origin, provenance: Object.freeze({ ...origin.provenance, interventions }) }
 }
 
 /** @internal A path of the file system. */

@@ -69,6 +69,29 @@ run.close()
 const saved = await Run.load(model, 'ioi.safetensors')
 console.log(saved)
 saved.close()
+section('interventions')
+const ablated = await model.run(prompts, {
+  interventions: [
+    { at: 'blocks.2.attn.hook_z', head: 0, set: 'zero' },
+    { at: 'blocks.2.attn.hook_z', head: 1, set: 'zero' },
+  ],
+  cache: model.attributionHooks(),
+  position: 'last',
+})
+const without = await ablated.attribute(targets)
+console.log(result.row(0).value('L2H0') + result.row(0).value('L2H1')) // what the two heads write at the last token
+console.log(result.measured[0], without.measured[0]) // what they do: the answer is gone
+console.log(ablated.interventions[0])
+
+const corrupted = await model.run(['When Mary and John went to the store, Mary gave a drink to'], {
+  cache: ['blocks.*.hook_resid_mid'],
+})
+const patched = await model.run(prompts.slice(0, 1), {
+  interventions: [{ at: 'blocks.3.hook_resid_mid', position: 'last', set: { from: corrupted, prompt: 0 } }],
+})
+const [mary = 0, john = 0] = [' Mary', ' John'].map((name) => model.tokenizer?.encode(name, { prependBos: false })[0])
+const logits = patched.logits(0)
+console.log(patched.interventions[0]?.set, logits.at(0, mary) - logits.at(0, john)) // what it read there decides
 section('attention')
 const attention = await model.attention(prompts, { heads: ['L3H0', 'L3H1'] })
 console.log(attention.pattern(3, 1, 0).at(14, 2)) // head 1 of layer 3 looks from the last token at " Mary"

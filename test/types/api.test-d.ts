@@ -210,7 +210,7 @@ test('runs', () => {
   expectTypeOf<Model['run']>().returns.resolves.toEqualTypeOf<Run>()
   expectTypeOf<Run>().toExtend<Disposable>()
   expectTypeOf<Run['logits']>().returns.toEqualTypeOf<Tensor<['pos', 'd_vocab']>>()
-  expectTypeOf<keyof RunOptions>().toEqualTypeOf<'cache' | 'logits' | keyof PromptOptions>()
+  expectTypeOf<keyof RunOptions>().toEqualTypeOf<'cache' | 'logits' | 'interventions' | keyof PromptOptions>()
   expectTypeOf<{ cache: ['blocks.*.attn.hook_pattern'] }>().toExtend<RunOptions>()
   expectTypeOf<{ cache: 'hook_embed' }>().not.toExtend<RunOptions>()
   expectTypeOf<{ logits: 'some' }>().not.toExtend<RunOptions>()

@@ -4,6 +4,7 @@ use crate::batch::Batch;
 use crate::cancel::Cancel;
 use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
+use crate::intervene::{Edit, Edits};
 use crate::model::{Output, Transformer};
 use crate::prefix;
 use crate::tap::{Activations, Capture, Tap};
@@ -17,6 +18,20 @@ pub struct Prompted {
     pub ids: Vec<u32>,
     /// Wanted positions, rising.
     pub positions: Vec<usize>,
+    /// What is changed in its run, in order.
+    pub edits: Vec<Edit>,
+}
+
+impl Prompted {
+    /// A prompt that is run as it is.
+    pub fn new(ids: impl Into<Vec<u32>>, positions: Vec<usize>) -> Self {
+        Prompted { ids: ids.into(), positions, edits: Vec::new() }
+    }
+
+    /// The first position that an edit changes: those before are as in any run.
+    pub(crate) fn first_edited(&self) -> Option<usize> {
+        self.edits.iter().filter_map(|edit| edit.positions.first()).min().copied()
+    }
 }
 
 /// Wanted rows of some prompts.
@@ -53,6 +68,8 @@ pub struct Observed {
     pub activations: Activations,
     /// The final stream at the kept rows.
     pub output: Output,
+    /// What was changed.
+    pub edits: Edits,
 }
 
 impl Chunk<'_> {
@@ -113,9 +130,14 @@ impl Chunk<'_> {
         let of_prompt = |(i, p): (usize, &Prompted)| p.positions.iter().map(|p| row(i, *p)).collect::<Vec<_>>();
         let wanted = self.prompts.iter().enumerate().flat_map(of_prompt);
         let capture = Capture { points, rows: wanted.map(|row| row as u32).collect(), everywhere };
-        let mut tap = Tap::new(&capture, cancel);
+        let mut edits = Edits::default();
+        for (i, prompt) in self.prompts.iter().enumerate() {
+            prompt.edits.iter().for_each(|edit| edits.push(edit, i, |position| row(i, position)));
+        }
+        let mut tap = Tap::new(&capture, cancel).editing(&edits);
         let output = model.forward(&batch, &mut tap).map_err(|e| self.named(e))?;
-        Ok(Observed { rows: self.rows(), spans, activations: tap.finish(), output })
+        let activations = tap.finish();
+        Ok(Observed { rows: self.rows(), spans, activations, output, edits })
     }
 
     /// The forward pass counts prompts within the chunk, a caller within the call.

@@ -64,7 +64,9 @@ pub enum PrismError {
     DeviceUnavailable { device: String, reason: String },
     #[error("{purpose} needs about {} of memory; {} can be used", mebibytes(.needed), mebibytes(.available))]
     Memory { purpose: String, needed: u64, available: u64 },
-    #[error("the forward pass is not finite from {first} on (prompt {prompt}): the weights overflow or hold NaN")]
+    #[error(
+        "the forward pass is not finite from {first} on (prompt {prompt}): the weights, or what an intervention sets, overflow or hold NaN"
+    )]
     NotFinite { first: String, prompt: usize },
     #[error(
         "the components add up to {total}, the forward pass computed {measured}, beyond the tolerance of {tolerance:e} (prompt {prompt}, position {position}; {rows} such rows); set onViolation to 'warn' to look at the numbers"

@@ -83,6 +83,10 @@ pub enum BlockPoint {
     Ln2PostNormalized,
     MlpOut,
     ResidPost,
+    QInput,
+    KInput,
+    VInput,
+    MlpIn,
 }
 
 /// Every point of a block, in the order of the forward pass.
@@ -115,6 +119,15 @@ const BLOCK_POINTS: [(BlockPoint, &str, &[Dim]); 26] = [
     (ResidPost, "hook_resid_post", &[Pos, DModel]),
 ];
 
+/// Receivers of path patching: the stream as one head's queries, keys or values read it, or as the MLP does, each before
+/// its norm. They can be written, not kept: what is read there is the stream, `hook_resid_pre` or `hook_resid_mid`.
+const RECEIVERS: [(BlockPoint, &str, &[Dim]); 4] = [
+    (QInput, "attn.hook_q_input", &[Pos, Head, DModel]),
+    (KInput, "attn.hook_k_input", &[Pos, KvHead, DModel]),
+    (VInput, "attn.hook_v_input", &[Pos, KvHead, DModel]),
+    (MlpIn, "hook_mlp_in", &[Pos, DModel]),
+];
+
 impl BlockPoint {
     /// The points of a block from one on, in the order of the forward pass.
     pub fn from(first: BlockPoint) -> impl Iterator<Item = BlockPoint> {
@@ -122,8 +135,14 @@ impl BlockPoint {
     }
 
     fn entry(self) -> (&'static str, &'static [Dim]) {
-        let (_, name, dims) = BLOCK_POINTS[self as usize];
+        let i = self as usize;
+        let (_, name, dims) = BLOCK_POINTS.get(i).unwrap_or_else(|| &RECEIVERS[i - BLOCK_POINTS.len()]);
         (name, dims)
+    }
+
+    /// Whether it is where path patching writes.
+    pub fn is_receiver(self) -> bool {
+        self as usize >= BLOCK_POINTS.len()
     }
 
     /// Why layer `l` of a model has no such point; `None` where it has.
@@ -193,22 +212,39 @@ impl HookPoint {
     pub fn matching(patterns: &[String], config: &ModelConfig) -> Result<BTreeSet<HookPoint>> {
         let mut points = BTreeSet::new();
         for pattern in patterns {
-            if !pattern.contains('*') {
-                points.insert(Self::parse(pattern, config)?);
-                continue;
-            }
-            let named: Vec<HookPoint> = Self::named(config).filter(|p| matches(pattern, &p.to_string())).collect();
-            let there = || named.iter().filter(|p| p.absent(config).is_none());
-            if there().next().is_none() {
-                let reason = named.iter().find_map(|p| p.absent(config)).unwrap_or("matches no name");
-                let name = pattern.chars().take(200).collect();
-                let known = if named.is_empty() { Self::all(config) } else { Vec::new() };
-                let nearest = crate::suggest::nearest(pattern, known.iter().map(HookPoint::to_string));
-                return Err(PrismError::UnknownHook { name, reason: reason.into(), nearest });
-            }
-            points.extend(there());
+            points.extend(Self::matching_among(pattern, Self::named(config), config)?);
         }
         Ok(points)
+    }
+
+    /// The same for one pattern, the receivers of path patching included, in the order of the forward pass.
+    ///
+    /// # Errors
+    /// As [`HookPoint::matching`].
+    pub fn matching_written(pattern: &str, config: &ModelConfig) -> Result<Vec<HookPoint>> {
+        let all = Self::named(config).chain(Self::receivers(config));
+        let mut points = Self::matching_among(pattern, all, config)?;
+        points.sort();
+        Ok(points)
+    }
+
+    fn matching_among(
+        pattern: &str,
+        among: impl Iterator<Item = HookPoint>,
+        config: &ModelConfig,
+    ) -> Result<Vec<HookPoint>> {
+        let named: Vec<HookPoint> = among.filter(|p| matches(pattern, &p.to_string())).collect();
+        let there: Vec<HookPoint> = named.iter().copied().filter(|p| p.absent(config).is_none()).collect();
+        if !there.is_empty() {
+            return Ok(there);
+        }
+        if !pattern.contains('*') && named.is_empty() {
+            return Self::parse(pattern, config).map(|point| vec![point]);
+        }
+        let reason = named.iter().find_map(|p| p.absent(config)).unwrap_or("matches no name");
+        let known = if named.is_empty() { Self::all(config) } else { Vec::new() };
+        let nearest = crate::suggest::nearest(pattern, known.iter().map(HookPoint::to_string));
+        Err(PrismError::UnknownHook { name: pattern.chars().take(200).collect(), reason: reason.into(), nearest })
     }
 
     /// Why the model has no such point; `None` where it has.
@@ -235,6 +271,10 @@ impl HookPoint {
                 None => Ok(point),
                 Some(reason) => unknown(reason, Vec::new()),
             },
+            None if Self::receivers(config).any(|p| p.to_string() == name) => unknown(
+                "it can be written, not kept; what is read there is hook_resid_pre or hook_resid_mid",
+                Vec::new(),
+            ),
             None => {
                 let known = Self::all(config).into_iter().map(|p| p.to_string());
                 unknown("no such name", crate::suggest::nearest(name, known))
@@ -246,6 +286,11 @@ impl HookPoint {
         let block = |l| BLOCK_POINTS.iter().map(move |(point, ..)| HookPoint::Block(l, *point));
         let first = [HookPoint::Embed, HookPoint::PosEmbed].into_iter();
         first.chain((0..config.n_layers).flat_map(block)).chain([HookPoint::FinalScale, HookPoint::FinalNormalized])
+    }
+
+    fn receivers(config: &ModelConfig) -> impl Iterator<Item = HookPoint> {
+        let block = |l| RECEIVERS.iter().map(move |(point, ..)| HookPoint::Block(l, *point));
+        (0..config.n_layers).flat_map(block)
     }
 }
 
@@ -310,7 +355,7 @@ mod tests {
 
     #[test]
     fn the_table_is_in_the_order_of_the_enum() {
-        for (i, (point, ..)) in BLOCK_POINTS.iter().enumerate() {
+        for (i, (point, ..)) in BLOCK_POINTS.iter().chain(&RECEIVERS).enumerate() {
             assert_eq!(*point as usize, i);
         }
     }
@@ -337,6 +382,21 @@ mod tests {
             assert_eq!(error.code(), "UNKNOWN_HOOK");
             assert!(error.to_string().contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn receivers_can_be_written_and_not_kept() {
+        let written = |pattern: &str| HookPoint::matching_written(pattern, &config());
+        let names: Vec<String> = written("blocks.1.*_in*").unwrap().iter().map(HookPoint::to_string).collect();
+        let inputs = ["attn.hook_q_input", "attn.hook_k_input", "attn.hook_v_input", "hook_mlp_in"];
+        assert_eq!(names, inputs.map(|name| format!("blocks.1.{name}")));
+        for kept in ["blocks.1.hook_mlp_in", "blocks.0.attn.hook_q_input"] {
+            assert_eq!(written(kept).unwrap()[0].to_string(), kept);
+            let error = HookPoint::parse(kept, &config()).unwrap_err();
+            assert!(error.to_string().contains("written, not kept"), "{error}");
+        }
+        assert_eq!(written("hook_embed").unwrap(), [HookPoint::Embed]);
+        assert!(written("blocks.*.attn.hook_rot_q").unwrap_err().to_string().contains("rotary"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod engine;
 pub mod error;
 pub mod fence;
 pub mod hook;
+pub mod intervene;
 pub mod memory;
 pub mod model;
 pub mod ops;

@@ -1,9 +1,11 @@
 //! How much memory can be taken, and how much a run will take: a refusal with both figures beats the kernel's killer.
 
 use crate::attribution::{Component, Unit};
+use crate::chunk::Prompted;
 use crate::config::{MlpKind, ModelConfig};
 use crate::error::{PrismError, Result};
 use crate::hook::{Dim, HookPoint};
+use crate::intervene::Edit;
 use std::fs::read_to_string;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,6 +120,18 @@ pub fn shape(config: &ModelConfig, point: HookPoint, kept: usize, length: usize)
         Dim::One => 1,
     };
     point.dims().iter().map(size).collect()
+}
+
+/// Bytes of the copies in which a prompt's edits are made, at the widest point.
+pub(crate) fn changed(config: &ModelConfig, prompt: &Prompted) -> u64 {
+    let length = prompt.ids.len();
+    let of = |edit: &Edit| {
+        // what single heads read is formed where it is set; another value is copied whole, behind what it was
+        let is_receiver = matches!(edit.point, HookPoint::Block(_, point) if point.is_receiver());
+        let kept = if is_receiver { edit.positions.len() } else { length };
+        3 * observed(config, [&edit.point], kept, length)
+    };
+    prompt.edits.iter().map(of).max().unwrap_or(0)
 }
 
 /// Bytes of the values of an attribution.

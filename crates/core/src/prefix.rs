@@ -17,7 +17,11 @@ pub(crate) const MAX_BORROWED: usize = 16;
 pub(crate) fn shared(prompt: &Prompted, before: &[Prompted], config: &ModelConfig) -> Option<(usize, usize)> {
     // the wanted positions are rows of this prompt, and there is at least one
     let last = prompt.positions.first().copied().unwrap_or(prompt.ids.len().saturating_sub(1));
-    let common = |other: &Prompted| prompt.ids[..last].iter().zip(&other.ids).take_while(|(a, b)| a == b).count();
+    let last = last.min(prompt.first_edited().unwrap_or(last)); // what lies before an edit is as in any run
+    let common = |other: &Prompted| {
+        let theirs = &other.ids[..other.first_edited().unwrap_or(other.ids.len())];
+        prompt.ids[..last].iter().zip(theirs).take_while(|(a, b)| a == b).count()
+    };
     let mut best: Option<(usize, usize)> = None;
     for (i, other) in before.iter().enumerate() {
         let length = if last < MIN_SHARED { 0 } else { common(other) };
@@ -51,6 +55,8 @@ pub(crate) fn has_same_angles(config: &ModelConfig, a: usize, b: usize) -> bool 
 mod tests {
     use super::*;
     use crate::config::RawConfig;
+    use crate::hook::HookPoint;
+    use crate::intervene::{Action, Edit};
 
     fn config(extra: &str) -> ModelConfig {
         let json = format!(
@@ -62,7 +68,8 @@ mod tests {
 
     fn prompt(head: usize, tail: &[u32]) -> Prompted {
         let ids: Vec<u32> = (0..head as u32).chain(tail.iter().copied()).collect();
-        Prompted { positions: vec![ids.len() - 1], ids }
+        let positions = vec![ids.len() - 1];
+        Prompted::new(ids, positions)
     }
 
     #[test]
@@ -86,6 +93,26 @@ mod tests {
         assert_eq!(shared(&second, &[prompt(20, &[91])], &config("")), None);
         // the same prompt again: all but its last token
         assert_eq!(shared(&prompt(20, &[91]), &[prompt(20, &[91])], &config("")), Some((0, 20)));
+    }
+
+    #[test]
+    fn only_what_lies_before_an_edit_is_borrowed_or_lent() {
+        let edited = |position| {
+            let mut prompt = prompt(20, &[91]);
+            prompt.edits = vec![Edit {
+                point: HookPoint::Embed,
+                index: None,
+                positions: vec![position, 20],
+                action: Action::Zero,
+            }];
+            prompt
+        };
+        let found = |prompt: Prompted, before: Prompted| shared(&prompt, &[before], &config(""));
+        assert_eq!(found(edited(18), prompt(20, &[92])), Some((0, 18)));
+        assert_eq!(found(prompt(20, &[92]), edited(18)), Some((0, 18)));
+        assert_eq!(found(edited(19), edited(17)), Some((0, 17)));
+        assert_eq!(found(edited(3), prompt(20, &[92])), None);
+        assert_eq!(found(prompt(20, &[92]), edited(3)), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::cancel::Cancel;
 use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
+use crate::intervene::{Edits, Received};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,6 +85,7 @@ pub struct Tap<'a> {
     capture: &'a Capture,
     /// Stops the pass at the next layer.
     pub cancel: &'a Cancel,
+    edits: Option<&'a Edits>,
     kept: Activations,
     narrowed: bool,
 }
@@ -91,11 +93,26 @@ pub struct Tap<'a> {
 impl<'a> Tap<'a> {
     /// Keeps what `capture` names.
     pub fn new(capture: &'a Capture, cancel: &'a Cancel) -> Self {
-        Tap { capture, cancel, kept: Activations::default(), narrowed: false }
+        Tap { capture, cancel, edits: None, kept: Activations::default(), narrowed: false }
     }
 
-    /// Whether a point has to be formed.
+    /// Makes edits besides.
+    pub fn editing(mut self, edits: &'a Edits) -> Self {
+        self.edits = Some(edits);
+        self
+    }
+
+    /// Whether a point has to be formed: it is kept, or changed.
     pub fn wants(&self, point: HookPoint) -> bool {
+        self.keeps(point) || self.changes(point)
+    }
+
+    /// Whether values are changed at a point.
+    pub fn changes(&self, point: HookPoint) -> bool {
+        self.edits.is_some_and(|edits| edits.has(point))
+    }
+
+    fn keeps(&self, point: HookPoint) -> bool {
         self.capture.points.contains(&point) || self.capture.everywhere.contains(&point)
     }
 
@@ -129,7 +146,9 @@ impl<'a> Tap<'a> {
     /// # Errors
     /// `INTERNAL` where the value is not of that shape.
     pub fn rows(&mut self, point: HookPoint, value: Tensor) -> Result<Tensor> {
-        if self.wants(point) {
+        let under_way = value.dim(0)?;
+        let value = self.edited(point, value, |row| self.place(row, under_way))?;
+        if self.keeps(point) {
             let everywhere = self.capture.everywhere.contains(&point);
             let kept = if everywhere { value.contiguous()? } else { self.select(&value)? };
             self.kept.rows.insert(point, kept);
@@ -138,11 +157,15 @@ impl<'a> Tap<'a> {
     }
 
     /// Passes a value that holds the kept rows only.
-    pub fn selected(&mut self, point: HookPoint, value: Tensor) -> Tensor {
-        if self.wants(point) {
+    ///
+    /// # Errors
+    /// `INTERNAL` where the value is not of that shape.
+    pub fn selected(&mut self, point: HookPoint, value: Tensor) -> Result<Tensor> {
+        let value = self.edited(point, value, |row| self.kept_as(row))?;
+        if self.keeps(point) {
             self.kept.rows.insert(point, value.clone());
         }
-        value
+        Ok(value)
     }
 
     /// Passes scores or a pattern of one segment, [head, query_pos, key_pos], through its point; `first_row` is the
@@ -151,14 +174,41 @@ impl<'a> Tap<'a> {
     /// # Errors
     /// `INTERNAL` where the value is not of that shape.
     pub fn square(&mut self, point: HookPoint, first_row: usize, value: Tensor) -> Result<Tensor> {
-        if self.wants(point) {
-            let rows = first_row as u32..(first_row + value.dim(1)?) as u32;
+        let n_query = value.dim(1)?;
+        let value = self.edited(point, value, |row| row.checked_sub(first_row).filter(|query| *query < n_query))?;
+        if self.keeps(point) {
+            let rows = first_row as u32..(first_row + n_query) as u32;
             let wanted: Vec<u32> =
                 self.capture.rows.iter().filter(|r| rows.contains(r)).map(|r| r - rows.start).collect();
             let wanted = Tensor::new(wanted, value.device())?;
             self.kept.squares.entry(point).or_default().push(value.index_select(&wanted, 1)?);
         }
         Ok(value)
+    }
+
+    /// What single heads read at a receiver in place of the stream [rows under way, d_model] that all read; nothing
+    /// where no edit is made there.
+    ///
+    /// # Errors
+    /// `INTERNAL` where the stream is not of that shape.
+    pub fn received(&self, point: HookPoint, n_heads: usize, stream: &Tensor) -> Result<Vec<Received>> {
+        self.edits.map_or_else(|| Ok(Vec::new()), |edits| edits.received(point, n_heads, stream))
+    }
+
+    /// Where a row of the batch lies in a value of `n_rows` rows: those under way, or by now the kept ones only.
+    pub fn place(&self, row: usize, n_rows: usize) -> Option<usize> {
+        if self.narrowed { self.kept_as(row) } else { (row < n_rows).then_some(row) }
+    }
+
+    fn kept_as(&self, row: usize) -> Option<usize> {
+        self.capture.rows.binary_search(&(row as u32)).ok()
+    }
+
+    fn edited(&self, point: HookPoint, value: Tensor, place: impl Fn(usize) -> Option<usize>) -> Result<Tensor> {
+        match self.edits {
+            Some(edits) => edits.apply(point, value, place),
+            None => Ok(value),
+        }
     }
 
     /// The kept rows of a value that holds the rows under way, or by now the kept ones only.

@@ -7,6 +7,7 @@ mod circuit;
 mod decompose;
 mod errors;
 mod inputs;
+mod interventions;
 mod job;
 mod model;
 mod outputs;

@@ -2,12 +2,14 @@
 
 use crate::errors::to_js;
 use crate::inputs::{self, NativeAttributing, NativeRunCall};
+use crate::interventions::{NativeInterventions, interventions};
 use crate::job::{Callback, CancelHandle, Control, promise};
 use crate::model::NativeModel;
 use crate::outputs::{self, NativeAttribution, NativeStack, NativeTensor};
 use logit_prism_core::PrismError;
 use logit_prism_core::cache::Cache;
 use logit_prism_core::hook::HookPoint;
+use logit_prism_core::intervene::Record;
 use logit_prism_core::session::Session;
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
@@ -28,19 +30,24 @@ impl NativeRun {
 
 #[napi]
 impl NativeModel {
-    /// Runs prompts and keeps hook points and logits.
+    /// Runs prompts with what is changed in them, and keeps hook points and logits. `runs` are those that `changes` counts.
     #[napi(ts_return_type = "Promise<NativeRun>")]
     pub fn run<'env>(
         &self,
         env: &'env Env,
         call: NativeRunCall,
+        changes: NativeInterventions,
+        #[napi(ts_arg_type = "NativeRun[]")] runs: Vec<ClassInstance<NativeRun>>,
         cancel: &CancelHandle,
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
-        let (call, control) = (inputs::run_call(call), Control::new(cancel, progress)?);
+        let runs = runs.iter().map(|run| run.open(env)).collect::<Result<Vec<_>>>()?;
+        let (call, changes) = (inputs::run_call(call), interventions(changes, runs));
+        let control = Control::new(cancel, progress)?;
         let work = move || {
-            let cache = control.run(|job| session.run(&call?, job))?;
+            let (call, changes) = (call?, changes?);
+            let cache = control.run(|job| session.run_with(&call, &changes, job))?;
             Ok(NativeRun::new(&session, cache))
         };
         promise(env, work, |run| run)
@@ -67,6 +74,12 @@ impl NativeRun {
     #[napi]
     pub fn logits_kept(&self, env: &Env) -> Result<&'static str> {
         Ok(self.open(env)?.logits.name())
+    }
+
+    /// What was changed, as JSON: `[{ prompt?, at, head?, neuron?, position, set }]`.
+    #[napi]
+    pub fn interventions(&self, env: &Env) -> Result<String> {
+        Ok(Record::to_json(&self.open(env)?.interventions))
     }
 
     /// The ids of every prompt.

@@ -462,7 +462,7 @@ fn a_target_keeps_its_form_when_its_tokens_are_mapped() {
 fn a_repeated_token_counts_each_time() {
     let target = Target::Tokens { answer: Answer::Tokens(vec![1, 1, 2, 0]), against: None };
     let Ok(()) = target.check(3, 4) else { panic!("refused") };
-    let prompts = [Prompted { ids: vec![0], positions: vec![0] }];
+    let prompts = [Prompted::new([0], vec![0])];
     let chunk = Chunk { first: 0, prompts: &prompts };
     let output = Output { stream: t(&[0.0; 4], &[1, 4]), normed: t(&[0.0; 4], &[1, 4]) };
     let resolved = target::resolve(&chunk.rows(), chunk, &[target], &output, &model().unembed).unwrap();

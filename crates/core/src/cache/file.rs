@@ -8,6 +8,7 @@ use crate::chunk::{Prompted, n_rows};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{Dim, HookPoint};
+use crate::intervene::Record;
 use crate::memory;
 use crate::model::{Output, Transformer};
 use crate::tap::Activations;
@@ -106,7 +107,7 @@ pub fn save(cache: &Cache, path: &Path, fingerprint: &str, config: &ModelConfig)
         return Err(PrismError::argument("run", found, format!("at most {MAX_TENSORS}: fewer prompts or points")));
     }
     let points: Vec<String> = cache.points.iter().map(HookPoint::to_string).collect();
-    let metadata = HashMap::from([
+    let mut metadata = HashMap::from([
         ("format".into(), FORMAT.into()),
         ("fingerprint".into(), fingerprint.into()),
         ("family".into(), config.family.into()),
@@ -116,6 +117,9 @@ pub fn save(cache: &Cache, path: &Path, fingerprint: &str, config: &ModelConfig)
         ("dtype".into(), "f32".into()),
         ("convention".into(), "TransformerLens names; values of the Hugging Face forward pass, nothing folded".into()),
     ]);
+    if !cache.interventions.is_empty() {
+        metadata.insert("interventions".into(), Record::to_json(&cache.interventions));
+    }
     whole(path, |temporary| {
         serialize_to_file(tensors, Some(metadata), temporary).map_err(|e| PrismError::Io {
             path: path.display().to_string(),
@@ -183,6 +187,11 @@ pub fn load(path: &Path, model: &Transformer, fingerprint: &str, limit: Option<u
         "none" => Logits::None,
         other => return Err(file.invalid(format!("logits {other:?}"), "last, all or none")),
     };
+    let interventions = match header.metadata.get("interventions") {
+        None => Vec::new(),
+        Some(text) => Record::from_json(text, &model.config)
+            .ok_or_else(|| file.invalid("interventions that cannot be read", "the records of a saved run"))?,
+    };
     let n: usize = field("prompts")?.parse().map_err(|_| file.invalid("prompts that are no number", "a number"))?;
     let each = 3 + points.len() + usize::from(logits != Logits::None); // ids, positions and the final stream besides
     if n.checked_mul(each) != Some(header.tensors.len()) {
@@ -195,7 +204,7 @@ pub fn load(path: &Path, model: &Transformer, fingerprint: &str, limit: Option<u
         prompts.push(prompt);
     }
     file.check_unchanged()?;
-    Ok(Cache { texts: vec![None; n], prompts, points, logits, parts, _held: None })
+    Ok(Cache { texts: vec![None; n], prompts, points, logits, interventions, parts, _held: None })
 }
 
 struct Reader<'a> {
@@ -213,7 +222,7 @@ impl Reader<'_> {
         if !rise || positions.last().is_some_and(|last| *last >= ids.len()) {
             return Err(self.file.invalid(format!("the positions of prompt {i}"), "rising positions of the prompt"));
         }
-        Ok(Prompted { ids, positions })
+        Ok(Prompted::new(ids, positions))
     }
 
     fn part(&self, i: usize, prompt: &Prompted, points: &BTreeSet<HookPoint>, logits: Logits) -> Result<Part> {

@@ -2,8 +2,12 @@
 //! computed from it without running the model again.
 
 mod file;
+mod intervened;
+mod reference;
 
 pub use file::{load, save};
+pub use reference::Axis;
+pub(crate) use reference::{Means, Taken, cells_of};
 
 use crate::attribution::{
     self, Attribution, Component, Depth, Options, Target, Unit, component_points, residual_stack, resolve_targets,
@@ -13,12 +17,14 @@ use crate::chunk::{Chunk, Prompted, Row, n_rows};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
+use crate::intervene::{Edits, Record};
 use crate::memory::{self, Held, Holdings};
 use crate::model::{Output, Transformer, check_finite};
 use crate::run::{Job, Place, Work, over_chunks};
-use crate::tap::Activations;
+use crate::tap::{Activations, Capture, Tap};
 use candle_core::Tensor;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// Which logits a run keeps, after the model's cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +47,7 @@ impl Logits {
         }
     }
 
-    fn rows(self, length: usize) -> std::ops::Range<usize> {
+    fn rows(self, length: usize) -> Range<usize> {
         match self {
             Logits::Last => length - 1..length,
             Logits::All => 0..length,
@@ -68,6 +74,8 @@ pub struct Cache {
     pub points: BTreeSet<HookPoint>,
     /// The logits that were asked for.
     pub logits: Logits,
+    /// What was changed in it.
+    pub interventions: Vec<Record>,
     parts: Vec<Part>,
     /// Counts it among what a session holds, until it is dropped.
     _held: Option<Held>,
@@ -96,7 +104,7 @@ pub struct Stack {
 ///
 /// # Errors
 /// `MEMORY` before anything is run, `ABORTED`, and those of the forward pass.
-pub fn run(place: &Place, prompts: Vec<Prompted>, wanted: Wanted, chunk_tokens: usize, job: &Job) -> Result<Cache> {
+pub fn run(place: &Place, mut prompts: Vec<Prompted>, wanted: Wanted, chunk_tokens: usize, job: &Job) -> Result<Cache> {
     let model = place.model;
     let bytes = |prompts: &[Prompted]| kept_bytes(&model.config, prompts, &wanted);
     let work = Work {
@@ -109,12 +117,14 @@ pub fn run(place: &Place, prompts: Vec<Prompted>, wanted: Wanted, chunk_tokens: 
         chunk_bytes: &|chunk| {
             let tokens: usize = chunk.iter().map(|p| p.ids.len()).sum();
             let stream = if wanted.logits == Logits::None { 0 } else { tokens * model.config.d_model };
-            bytes(chunk) + 4 * stream as u64
+            bytes(chunk) + 4 * stream as u64 + chunk.iter().map(|p| memory::changed(&model.config, p)).sum::<u64>()
         },
     };
     let parts = over_chunks(place, &work, job, |chunk| part(model, chunk, &wanted, job.cancel))?;
     let texts = vec![None; prompts.len()];
-    Ok(Cache { prompts, texts, points: wanted.points, logits: wanted.logits, parts, _held: None })
+    prompts.iter_mut().for_each(|prompt| prompt.edits.clear()); // they may hold other runs' values
+    let (points, logits, interventions) = (wanted.points, wanted.logits, Vec::new());
+    Ok(Cache { prompts, texts, points, logits, interventions, parts, _held: None })
 }
 
 /// Bytes of what is wanted of some prompts.
@@ -138,11 +148,12 @@ fn part(model: &Transformer, chunk: Chunk, wanted: &Wanted, cancel: &Cancel) -> 
         let stream = activations.kept(last)?.clone();
         for (i, (prompt, span)) in chunk.prompts.iter().zip(&observed.spans).enumerate() {
             let rows = wanted.logits.rows(prompt.ids.len());
-            let stream = stream.narrow(0, span.start + rows.start, rows.len())?;
-            logits.push(capped_logits(model, &stream, chunk.first + i)?);
+            let rows = span.start + rows.start..span.start + rows.end;
+            let normed = final_norm(model, &stream, rows, &observed.edits, cancel)?;
+            logits.push(capped_logits(model, &normed, chunk.first + i)?);
         }
         if wanted.points.contains(&last) {
-            let positions = |(p, span): (&Prompted, &std::ops::Range<usize>)| {
+            let positions = |(p, span): (&Prompted, &Range<usize>)| {
                 p.positions.iter().map(|p| (span.start + p) as u32).collect::<Vec<_>>()
             };
             let rows: Vec<u32> = chunk.prompts.iter().zip(&observed.spans).flat_map(positions).collect();
@@ -156,9 +167,22 @@ fn part(model: &Transformer, chunk: Chunk, wanted: &Wanted, cancel: &Cancel) -> 
     Ok(Part { first, n_prompts, activations, output: observed.output, logits })
 }
 
-/// The logits of some rows of the final stream, after the cap: [rows, d_vocab].
-fn capped_logits(model: &Transformer, stream: &Tensor, prompt: usize) -> Result<Tensor> {
-    let logits = model.unembed.logits(&model.ln_final.forward_unseen(stream, model.kernels)?)?;
+/// Some rows of the final stream behind the final norm, with what is changed there: [rows, d_model].
+fn final_norm(
+    model: &Transformer,
+    stream: &Tensor,
+    rows: Range<usize>,
+    edits: &Edits,
+    cancel: &Cancel,
+) -> Result<Tensor> {
+    let stream = stream.narrow(0, rows.start, rows.len())?;
+    let capture = Capture { rows: rows.map(|row| row as u32).collect(), ..Capture::default() };
+    model.ln_final.forward_final(&stream, model.kernels, &mut Tap::new(&capture, cancel).editing(edits))
+}
+
+/// The logits of some rows of the normed stream, after the cap: [rows, d_vocab].
+fn capped_logits(model: &Transformer, normed: &Tensor, prompt: usize) -> Result<Tensor> {
+    let logits = model.unembed.logits(normed)?;
     check_finite(&logits, || "logits".into(), |_| prompt)?;
     Ok(match model.unembed.cap {
         Some(cap) => ((logits / cap)?.tanh()? * cap)?,
@@ -224,7 +248,7 @@ impl Cache {
     }
 
     /// That every point of `needed` is there.
-    fn check_has(&self, needed: &BTreeSet<HookPoint>, purpose: &str) -> Result<()> {
+    pub(crate) fn check_has(&self, needed: &BTreeSet<HookPoint>, purpose: &str) -> Result<()> {
         let missing: Vec<String> = needed.difference(&self.points).map(HookPoint::to_string).collect();
         if missing.is_empty() { Ok(()) } else { Err(not_cached(purpose, missing)) }
     }
@@ -241,6 +265,7 @@ impl Cache {
         limit: Option<u64>,
         job: &Job,
     ) -> Result<Attribution> {
+        self.check_is_sum(model, options.unit, Some(options.convention))?;
         self.check_has(&options.points(model), "attribution")?;
         let of_part = |part| {
             let (config, rows) = (&model.config, n_rows(self.chunk(part).prompts));
@@ -269,6 +294,7 @@ impl Cache {
     /// # Errors
     /// `NOT_CACHED` with the points that are missing, `MEMORY`, `ABORTED`.
     pub fn decompose(&self, model: &Transformer, unit: Unit, limit: Option<u64>, job: &Job) -> Result<Stack> {
+        self.check_is_sum(model, unit, None)?;
         self.check_has(&component_points(model, unit), "the stack")?;
         let config = &model.config;
         let numbers = |prompts| n_rows(prompts) * Component::count(unit, config) * config.d_model;

@@ -43,7 +43,7 @@ pub fn observe(
 ) -> Result<Patterns> {
     let layers: BTreeSet<usize> = heads.iter().map(|(l, _)| *l).collect();
     let points: BTreeSet<HookPoint> = layers.iter().map(|l| HookPoint::Block(*l, BlockPoint::Pattern)).collect();
-    let all = |ids: Vec<u32>| Prompted { positions: (0..ids.len()).collect(), ids };
+    let all = |ids: Vec<u32>| Prompted::new(&ids[..], (0..ids.len()).collect());
     let prompts: Vec<Prompted> = prompts.into_iter().map(all).collect();
     let config = &place.model.config;
     let kept = |p: &Prompted| 4 * (heads.len() * p.ids.len() * p.ids.len()) as u64;

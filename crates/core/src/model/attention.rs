@@ -1,6 +1,6 @@
 //! Attention: queries, keys and values of all rows at once, the pattern segment by segment, one output matrix.
 
-use super::{Linear, NormLayer, Transformer};
+use super::{Linear, NormLayer, Reads, Transformer};
 use crate::batch::{Batch, Entry, Past};
 use crate::config::{ModelConfig, Positions, QkSpan, Rotary};
 use crate::error::Result;
@@ -65,11 +65,12 @@ pub struct HeadWeights {
 
 impl Attention {
     /// x [rows, d_model] → z [rows, H, e] and what attention computes of it, [rows, d_model]. Behind the last block's
-    /// keys and values nobody reads other rows than the tap's: it is narrowed, and rows are those.
+    /// keys and values nobody reads other rows than the tap's: it is narrowed, and rows are those. `reads` is what single
+    /// heads read in place of x.
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn forward(&self, x: &Tensor, pass: &mut Pass, tap: &mut Tap) -> Result<(Tensor, Tensor)> {
+    pub fn forward(&self, x: &Tensor, reads: &Reads, pass: &mut Pass, tap: &mut Tap) -> Result<(Tensor, Tensor)> {
         let l = pass.layer;
         let at = |point| HookPoint::Block(l, point);
         // scores and patterns are kept query by query: where they are wanted, they are formed for all of them
@@ -79,9 +80,11 @@ impl Attention {
         let narrow = pass.is_last && !tap.kept_rows().is_empty() && !tap.keeps_everywhere(behind.map(at));
         let (q, kv) = self.projected(x, narrow && !steps, pass, tap)?;
 
-        let n_kv = self.n_key_value_heads;
-        let k = tap.rows(at(K), kv.narrow(1, 0, n_kv)?)?;
-        let v = tap.rows(at(V), kv.narrow(1, n_kv, n_kv)?)?;
+        let (n_heads, n_kv) = (self.n_heads, self.n_key_value_heads);
+        let k = self.read_again(kv.narrow(1, 0, n_kv)?, n_heads, &reads.k, pass, tap)?;
+        let k = tap.rows(at(K), k)?;
+        let v = self.read_again(kv.narrow(1, n_kv, n_kv)?, n_heads + n_kv, &reads.v, pass, tap)?;
+        let v = tap.rows(at(V), v)?;
         let mut k = self.turned(k, |norms| &norms.k, pass.angles.as_ref(), pass)?;
         if self.has_turned {
             k = tap.rows(at(RotK), k)?;
@@ -94,7 +97,7 @@ impl Attention {
             let rows = Tensor::new(rows, x.device())?;
             angles = angles.map(|angles| angles.of_rows(&rows)).transpose()?;
         }
-        let q = tap.rows(at(Q), q)?;
+        let q = tap.rows(at(Q), self.read_again(q, 0, &reads.q, pass, tap)?)?;
         let mut q = self.turned(q, |norms| &norms.q, angles.as_ref(), pass)?;
         if self.has_turned {
             q = tap.rows(at(RotQ), q)?;
@@ -149,7 +152,7 @@ impl Attention {
         let (n_heads, n_kv, e) = (self.n_heads, self.n_key_value_heads, self.d_head);
         let heads = |x: Tensor| {
             let x = x.reshape((x.dim(0)?, x.dim(1)? / e, e))?;
-            self.clip.map_or(Ok(x.clone()), |c| x.clamp(-c, c))
+            self.clipped(x)
         };
         if narrow {
             let (width, all) = (n_heads * e, (n_heads + 2 * n_kv) * e);
@@ -160,13 +163,19 @@ impl Attention {
         Ok((qkv.narrow(1, 0, n_heads)?, qkv.narrow(1, n_heads, 2 * n_kv)?))
     }
 
+    pub(super) fn clipped(&self, x: Tensor) -> Result<Tensor> {
+        Ok(self.clip.map_or(Ok(x.clone()), |c| x.clamp(-c, c))?)
+    }
+
     /// z of a segment whose first row is `row`, by way of its scores and pattern.
     fn step_by_step(&self, q: &Tensor, row: usize, [k, v]: [&Tensor; 2], pass: &Pass, tap: &mut Tap) -> Result<Tensor> {
         let at = |point| HookPoint::Block(pass.layer, point);
         let scores = tap.square(at(AttnScores), row, ops::scores(pass.kernels, q, k, &self.rule)?)?;
         let pattern = ops::pattern(pass.kernels, &scores, &self.rule, self.sinks.as_ref())?;
+        // the kernel skips what the mask hides, and a pattern that was set may look there
+        let kernels = if tap.changes(at(Pattern)) { Kernels::Plain } else { pass.kernels };
         let pattern = tap.square(at(Pattern), row, pattern)?;
-        ops::mix(pass.kernels, &pattern, v, &self.rule)
+        ops::mix(kernels, &pattern, v, &self.rule)
     }
 
     /// The matrices of head `h`, as they are stored.

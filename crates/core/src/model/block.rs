@@ -2,7 +2,7 @@
 //! or both from one norm. What a sublayer writes may go through a norm and a multiplier before it is added.
 
 use super::attention::Pass;
-use super::{Attention, HiddenLayer, Mlp, NormLayer};
+use super::{Attention, HiddenLayer, Mlp, NormLayer, Reads};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::{BlockPoint, HookPoint};
@@ -55,8 +55,9 @@ impl Block {
             return entering.map(|stream| self.before_mlp(stream, pass, tap)).transpose();
         };
         let resid_pre = tap.rows(at(ResidPre), x)?;
+        let reads = Reads::of(&resid_pre, &self.ln1, &self.attention, pass, tap)?;
         let read = self.norm(&self.ln1, &resid_pre, pass, [Ln1Scale, Ln1Normalized], tap)?;
-        let (z, raw) = self.attention.forward(&read, pass, tap)?;
+        let (z, raw) = self.attention.forward(&read, &reads, pass, tap)?;
         let (resid_pre, read) =
             if tap.is_narrowed() { (tap.of_all(&resid_pre)?, tap.of_all(&read)?) } else { (resid_pre, read) };
         if tap.wants(at(HeadResult)) {
@@ -66,9 +67,13 @@ impl Block {
         let attn_out = tap.rows(at(AttnOut), written)?;
         let resid_mid = ops::add(pass.kernels, &resid_pre, &attn_out)?;
         Ok(match (self.parallel, &self.ln2) {
+            (true, None) if tap.changes(at(MlpIn)) => {
+                Some((self.unseen_norm(&tap.rows(at(MlpIn), resid_pre)?, pass)?, resid_mid))
+            }
             (true, None) => Some((read, resid_mid)), // both read the one norm
             (true, Some(_)) => {
-                Some((self.norm(&self.ln2, &resid_pre, pass, [Ln2Scale, Ln2Normalized], tap)?, resid_mid))
+                let mlp_in = tap.rows(at(MlpIn), resid_pre)?;
+                Some((self.norm(&self.ln2, &mlp_in, pass, [Ln2Scale, Ln2Normalized], tap)?, resid_mid))
             }
             (false, _) => {
                 let entered = pass.join(Some(resid_mid), tap)?;
@@ -79,8 +84,10 @@ impl Block {
 
     /// What the MLP of a serial block reads of the stream in front of it.
     fn before_mlp(&self, resid_mid: Tensor, pass: &Pass, tap: &mut Tap) -> Result<(Tensor, Tensor)> {
-        let resid_mid = tap.rows(HookPoint::Block(self.layer, ResidMid), resid_mid)?;
-        Ok((self.norm(&self.ln2, &resid_mid, pass, [Ln2Scale, Ln2Normalized], tap)?, resid_mid))
+        let at = |point| HookPoint::Block(self.layer, point);
+        let resid_mid = tap.rows(at(ResidMid), resid_mid)?;
+        let mlp_in = tap.rows(at(MlpIn), resid_mid.clone())?;
+        Ok((self.norm(&self.ln2, &mlp_in, pass, [Ln2Scale, Ln2Normalized], tap)?, resid_mid))
     }
 
     /// What attention adds to the stream where it computed `raw` [rows, d_model], and the scale of the norm behind it.
@@ -152,6 +159,11 @@ impl Block {
             (None, None) if self.parallel => (ResidPre, None),
             _ => (ResidMid, None),
         }
+    }
+
+    /// The norm that attention and a parallel MLP share, where the MLP alone reads something else.
+    fn unseen_norm(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        self.ln1.as_ref().map_or_else(|| Ok(x.clone()), |ln1| ln1.forward_unseen(x, pass.kernels))
     }
 
     fn norm(

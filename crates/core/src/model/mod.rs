@@ -14,6 +14,7 @@ mod embed;
 mod load;
 mod mlp;
 mod norm;
+mod reads;
 mod unembed;
 
 pub use attention::{Attention, HeadWeights, QkNorms};
@@ -22,6 +23,7 @@ pub use embed::Embed;
 pub use load::{load, transient_bytes, weight_bytes};
 pub use mlp::{Experts, Gated, HiddenLayer, Mlp, SharedExpert};
 pub use norm::NormLayer;
+pub use reads::Reads;
 pub use unembed::Unembed;
 
 use crate::batch::{Batch, Entry};

@@ -39,9 +39,9 @@ impl NormLayer {
     /// `INTERNAL` where shapes do not fit.
     pub fn forward_final(&self, x: &Tensor, kernels: Kernels, tap: &mut Tap) -> Result<Tensor> {
         let Normed { y, normalized, scale } = self.normed(x, kernels, tap.wants(HookPoint::FinalNormalized))?;
-        tap.selected(HookPoint::FinalScale, scale);
+        tap.selected(HookPoint::FinalScale, scale)?;
         match normalized {
-            Some(normalized) => self.gain_and_bias(&tap.selected(HookPoint::FinalNormalized, normalized)),
+            Some(normalized) => self.gain_and_bias(&tap.selected(HookPoint::FinalNormalized, normalized)?),
             None => Ok(y),
         }
     }

@@ -117,7 +117,8 @@ impl Session {
         let prepare = |(index, prompt)| {
             job.cancel.check()?;
             let ids = self.ids(prompt, index, asked.prepend_bos)?;
-            Ok(Prompted { positions: asked.positions.of(index, ids.len())?, ids })
+            let positions = asked.positions.of(index, ids.len())?;
+            Ok(Prompted::new(ids, positions))
         };
         asked.prompts.iter().enumerate().map(prepare).collect()
     }

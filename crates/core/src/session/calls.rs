@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::asked::{Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall, check_count, check_top};
+use super::interventions::Interventions;
 use crate::attribution::lens::{self, Lens, Lensed};
 use crate::attribution::probe::{self, Probed, Probing};
 use crate::attribution::sources::{self, Heads, Sources};
@@ -40,12 +41,23 @@ impl Session {
     /// # Errors
     /// `UNKNOWN_HOOK`, those of tokenising and of [`cache::run`]; `POISONED` after a panic.
     pub fn run(&self, call: &RunCall, job: &Job) -> Result<Cache> {
+        self.run_with(call, &Interventions::default(), job)
+    }
+
+    /// The same with interventions: what is kept, and the logits, are what the rest of the model made of them.
+    ///
+    /// # Errors
+    /// Those of [`Session::run`]; of the interventions `UNKNOWN_HOOK`, `INVALID_ARGUMENT`, `POSITION_RANGE`,
+    /// `NOT_CACHED` with the points that a run would have had to keep, and those of running a reference.
+    pub fn run_with(&self, call: &RunCall, interventions: &Interventions, job: &Job) -> Result<Cache> {
         self.guarded(|| {
             let points = HookPoint::matching(&call.points, &self.transformer.config)?;
-            let prompts = self.prepare(&call.asked, job)?;
+            let mut prompts = self.prepare(&call.asked, job)?;
+            let records = self.intervene(interventions, &call.asked, &mut prompts, job)?;
             let wanted = cache::Wanted { points, logits: call.logits };
             let mut cache = cache::run(&self.place(), prompts, wanted, call.asked.chunk_tokens(), job)?;
             cache.texts = call.asked.prompts.iter().map(text_of).collect();
+            cache.interventions = records;
             Ok(self.held(cache))
         })
     }

@@ -4,7 +4,7 @@ import { nativePositions, type Position, type PromptOptions } from './asked.js'
 import { resolvedTarget } from './attribution.js'
 import { type Component, columnOf, frozen } from './components.js'
 import { invalidArgument } from './errors.js'
-import { type NativeAblateCall, type NativeCausal, type NativePositions, verdictNames } from './native.js'
+import { type NativeAblateCall, type NativeCausal, type NativeErasure, type NativePositions, verdictNames } from './native.js'
 import { firstLines, type Origin, Result } from './observed.js'
 import { checkKeys, index } from './options.js'
 import type { ResolvedTarget } from './targets.js'
@@ -86,6 +86,22 @@ export interface Effect {
   readonly tolerance: number
 }
 
+/** How writes lie along the direction of one component's write c, at one row. */
+export interface Erasure {
+  /** Of the component. */
+  readonly label: string
+  /** |c|, in the clean run. */
+  readonly norm: number
+  /**
+   * `c_j·c / |c|` of every other component, in the order of the model: in the clean run, and after c was replaced. One that is
+   * negative in the clean run and near 0 without c removes what c writes.
+   */
+  readonly writes: readonly { readonly label: string; readonly clean: number; readonly ablated: number }[]
+}
+
+/** @internal Runs a prompt of a result once more for one component at one position. */
+export type Erase = (ids: Uint32Array, prompt: number, position: number, label: string) => Promise<NativeErasure>
+
 /**
  * Causes: rows (prompt, position) × ablated components. Each was replaced, alone, and everything behind it computed again.
  * `total = direct + Σ mediators + throughNorm` on every one, within its tolerance. With `ablateAt: 'row'` a component is
@@ -122,6 +138,7 @@ export class Causal extends Result implements Iterable<CausalRow> {
   readonly targets: readonly ResolvedTarget[]
 
   readonly #verdicts: Uint32Array
+  readonly #erase: Erase
 
   /** @internal */
   constructor(native: NativeCausal, directions: readonly (Float32Array | undefined)[], method: AblationMethod, origin: Origin) {
@@ -185,6 +202,22 @@ export class Causal extends Result implements Iterable<CausalRow> {
         verdicts: counts,
       }
     })
+  }
+
+  /**
+   * Writer and eraser: how the writes of all other components lie along what one component writes at a row, in the clean
+   * run and after it was replaced as in this result. Runs the row's prompt once more, so the model must be open.
+   *
+   * @throws {PrismError} `INVALID_ARGUMENT` with the nearest labels, `CLOSED`
+   */
+  async erasure(row: number, label: string): Promise<Erasure> {
+    const { prompt, position } = this.rowOf(row)
+    columnOf(this.components, label)
+    const { norm, clean, ablated } = await this.#erase(this.ids(prompt), prompt, position, label)
+    const writes = this.components.map((component, j) => {
+      return { label: component.label, clean: clean[j] ?? Number.NaN, ablated: ablated[j] ?? Number.NaN }
+    })
+    return { label, norm, writes: writes.filter((write) => write.label !== label) }
   }
 
   /**

@@ -17,6 +17,7 @@ export {
   Causal,
   CausalRow,
   type Effect,
+  type Erasure,
   type ReplaceWith,
   type Verdict,
 } from './causal.js'

@@ -20,7 +20,7 @@ import {
 } from './attention.js'
 import { Attribution, type Method, warnIncomplete } from './attribution.js'
 import { CALL_OPTIONS, type CallOptions, call, checkCall } from './calls.js'
-import { ABLATE_OPTIONS, type AblateOptions, ablatedPositions, Causal, nativeSet, warnUnexplained } from './causal.js'
+import { ABLATE_OPTIONS, type AblateOptions, ablatedPositions, Causal, type Erase, nativeSet, warnUnexplained } from './causal.js'
 import { type CircuitModel, type CircuitOptions, HeadCircuit } from './circuit.js'
 import { type Component, frozen } from './components.js'
 import { COMPOSITION_OPTIONS, type CompositionOptions, CompositionScores } from './composition.js'
@@ -478,19 +478,35 @@ export class Model implements AsyncDisposable {
     const { words, ...set } = nativeSet(options.set)
     const components = labels('components', options.components)
     const { ablateAt = 'row' } = options
+    const where = ablateAt === 'row' ? undefined : ablatedPositions(ablateAt)
     const request = {
       asked,
       targets: list,
       unit,
       ...set,
       ...(components === undefined ? {} : { components }),
-      ...(ablateAt === 'row' ? {} : { at: ablatedPositions(ablateAt) }),
+      ...(where === undefined ? {} : { at: where }),
       onViolation: oneOf('onViolation', options.onViolation, ['throw', 'warn'], 'throw'),
     }
     const method = { unit, set: words, ablateAt: structuredClone(ablateAt) }
     const causal = await call(options, (cancel, report) => this.#native.ablate(request, cancel, report))
     if (causal.violations > 0) warnUnexplained(causal.violations)
-    return new Causal(causal, directions, method, this.#origin)
+    const erase: Erase = (ids, prompt, position, label) => {
+      const encoded = (text: string) =>
+        this.tokenizer?.encode(text, asked.prependBos === undefined ? {} : { prependBos: asked.prependBos }) ?? text
+      const references = set.set === 'from' ? set.reference?.slice(prompt, prompt + 1) : set.reference
+      const reference = references?.map((given) => (typeof given === 'string' ? encoded(given) : given))
+      const at = where?.perPrompt ? { of: where.perPrompt[prompt] ?? [] } : where
+      const one = {
+        ...request,
+        asked: { prompts: [ids], positions: { of: [position] } },
+        components: [label],
+        ...(reference === undefined ? {} : { reference }),
+        ...(at === undefined ? {} : { at }),
+      }
+      return call({}, (cancel) => this.#native.erasure(one, cancel))
+    }
+    return new Causal(causal, directions, method, this.#origin, erase)
   }
 
   /** @internal Reads a saved run. */

@@ -18,6 +18,7 @@ export type {
   NativeComponent,
   NativeComposition,
   NativeDetected,
+  NativeErasure,
   NativeHeadPattern,
   NativeIntervention,
   NativeInterventions,

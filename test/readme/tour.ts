@@ -120,6 +120,16 @@ for (const head of await model.describeHeads(prompts, targets, { top: 2, k: 1 })
   const [row] = head.rows
   console.log(head.label, head.mean.toFixed(2), row?.sources[0]?.token, row?.raised[0]?.text)
 }
+section('causal')
+const causal = await model.ablate(prompts, targets)
+
+for (const effect of causal.row(0).byTotal(4)) {
+  const [first] = effect.mediators
+  const { label, direct, total, verdict } = effect
+  console.log(label, direct.toFixed(2), total.toFixed(2), verdict, first?.label, first?.value.toFixed(2))
+}
+const everywhere = await model.ablate(prompts, targets, { ablateAt: 'all', components: ['L0H0', 'L1H1'] })
+console.log(causal.row(0).get('L0H0').verdict, everywhere.row(0).get('L0H0').verdict)
 section('streams')
 function* pairs() {
   for (const [a, b] of [

@@ -103,8 +103,8 @@ fn llama(layers: &[Layer], extra: &[(usize, f32)]) -> Session {
     load(&dir.0).unwrap()
 }
 
-fn ablated(session: &Session, prompt: &[u32], at: AblateAt) -> Vec<Effect> {
-    let call = AblateCall {
+fn zeroing(prompt: &[u32], at: AblateAt) -> AblateCall {
+    AblateCall {
         asked: asked(vec![prompt.into()]),
         targets: vec![pair(2, 3)],
         unit: Unit::Head,
@@ -112,7 +112,11 @@ fn ablated(session: &Session, prompt: &[u32], at: AblateAt) -> Vec<Effect> {
         set: SetTo::Zero,
         at,
         on_violation: OnViolation::Throw,
-    };
+    }
+}
+
+fn ablated(session: &Session, prompt: &[u32], at: AblateAt) -> Vec<Effect> {
+    let call = zeroing(prompt, at);
     let (components, _, causal): (Vec<Component>, _, Causal) = with_job(|job| session.ablate(&call, job)).unwrap().1;
     let n = components.len();
     let labels: Vec<String> = components.iter().map(Component::label).collect();
@@ -159,6 +163,31 @@ fn a_write_that_a_later_mlp_removes_is_erased() {
     expect(&effects, "L0H0", [1.0, 0.0, 0.0], Verdict::Erased, &[("L1 mlp", -1.0)]);
     // without the eraser the writer's 1 stays
     expect(&effects, "L1 mlp", [-1.0, -1.0, 0.0], Verdict::Confirmed, &[]);
+}
+
+/// L0H0 writes 1 along its own direction, the MLP of layer 1 the opposite, and nothing when there is nothing to remove.
+#[test]
+fn who_writes_and_who_erases() {
+    let writer = layer(moving(&[(ONE, 1.0)], ANSWER), None);
+    let eraser = layer(Head::default(), Some((ANSWER, ANSWER, -1.0)));
+    let session = llama(&[writer, eraser], &[]);
+    let call = |components: &[&str]| AblateCall {
+        components: Some(components.iter().map(|label| label.to_string()).collect()),
+        ..zeroing(&[0], AblateAt::Row)
+    };
+    let (components, found) = with_job(|job| session.erasure(&call(&["L0H0"]), job)).unwrap();
+    assert!((found.norm - 1.0).abs() < 1e-4, "{found:?}");
+    for (i, c) in components.iter().enumerate() {
+        let expected = match &c.label()[..] {
+            "L0H0" => [1.0, 0.0],
+            "L1 mlp" => [-1.0, 0.0],
+            _ => [0.0, 0.0],
+        };
+        let close = |a: f64, b: f64| (a - b).abs() < 1e-4;
+        assert!(close(found.clean[i], expected[0]) && close(found.ablated[i], expected[1]), "{} {found:?}", c.label());
+    }
+    let two = error(with_job(|job| session.erasure(&call(&["L0H0", "L1H0"]), job)));
+    assert_eq!(two.code(), "INVALID_ARGUMENT");
 }
 
 #[test]

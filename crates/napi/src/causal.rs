@@ -5,7 +5,8 @@ use crate::job::{Callback, CancelHandle, Control, promise};
 use crate::model::NativeModel;
 use crate::outputs::{self, NativeComponent};
 use logit_prism_core::PrismError;
-use logit_prism_core::attribution::Certificate;
+use logit_prism_core::attribution::{Certificate, Component};
+use logit_prism_core::causal::Erasure;
 use logit_prism_core::session::{AblateAt, AblateCall, Ablated, Ran, SetTo};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
@@ -107,6 +108,16 @@ fn causal((ids, (components, ablated, causal)): Ran<Ablated>) -> NativeCausal {
     }
 }
 
+/// Projections of every component's write on the direction of one component's, in the clean run and without it.
+#[napi(object)]
+pub struct NativeErasure {
+    pub components: Vec<NativeComponent>,
+    /// |c|
+    pub norm: f64,
+    pub clean: Float64Array,
+    pub ablated: Float64Array,
+}
+
 /// The names of verdicts, in the order of their numbers.
 #[napi]
 pub fn verdict_names() -> Vec<String> {
@@ -128,5 +139,19 @@ impl NativeModel {
         let (call, control) = (ablate_call(call), Control::new(cancel, progress)?);
         let wrap: fn(_) -> NativeCausal = causal;
         promise(env, move || control.run(|job| session.ablate(&call?, job)), wrap)
+    }
+
+    /// How every component's write lies along that of one component, at one position of one prompt.
+    #[napi(ts_return_type = "Promise<NativeErasure>")]
+    pub fn erasure<'env>(&self, env: &'env Env, call: NativeAblateCall, cancel: &CancelHandle) -> Result<Object<'env>> {
+        let session = self.open(env)?;
+        let (call, control) = (ablate_call(call), Control::new(cancel, None)?);
+        let wrap = |(components, found): (Vec<Component>, Erasure)| NativeErasure {
+            components: outputs::components(components),
+            norm: found.norm,
+            clean: found.clean.into(),
+            ablated: found.ablated.into(),
+        };
+        promise(env, move || control.run(|job| session.erasure(&call?, job)), wrap)
     }
 }

@@ -13,11 +13,13 @@
 //! run's keys and values of the positions before (plan.rs, change.rs); many such runs go through the model together.
 
 mod change;
+mod erasure;
 mod plan;
 mod read;
 mod reference;
 mod verdict;
 
+pub use erasure::{Erasure, erasure};
 pub use plan::{Plan, Planned};
 pub use reference::{Reference, Replacement, mean, of_prompts};
 pub use verdict::Verdict;

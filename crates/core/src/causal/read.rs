@@ -7,7 +7,7 @@ use crate::config::ModelConfig;
 use crate::error::Result;
 use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Block, Transformer};
-use crate::ops;
+use crate::ops::{self, Kernels};
 use crate::tap::Activations;
 use candle_core::Tensor;
 
@@ -51,7 +51,8 @@ impl<'a> Reader<'a> {
         let scales = host(activations.kept(HookPoint::FinalScale)?)?;
         let scale =
             |(row, kept): (usize, &u32)| if directions.of_row(row).scaled { scales[*kept as usize] } else { 1.0 };
-        let layers = model.blocks.iter().map(|block| Layer::new(block, directions)).collect::<Result<_>>()?;
+        let layers =
+            model.blocks.iter().map(|block| Layer::new(block, directions, model.kernels)).collect::<Result<_>>()?;
         Ok(Reader { config: &model.config, directions, scales: kept.iter().enumerate().map(scale).collect(), layers })
     }
 
@@ -190,7 +191,7 @@ impl<'a> Reader<'a> {
 }
 
 impl Layer {
-    fn new(block: &Block, directions: &Directions) -> Result<Self> {
+    fn new(block: &Block, directions: &Directions, kernels: Kernels) -> Result<Self> {
         let through = |u: &[f64]| -> Result<Vec<f64>> {
             let u = block.ln1_post.as_ref().map_or_else(|| Ok(u.to_vec()), |post| before(u, post))?;
             Ok(u.into_iter().map(|u| u * block.multiplier).collect())
@@ -199,7 +200,7 @@ impl Layer {
         let output = &block.attention.output;
         let flat: Vec<f32> = through.iter().flatten().map(|u| *u as f32).collect();
         let flat = Tensor::from_vec(flat, (through.len(), output.weight.dim(1)?), output.weight.device())?;
-        let heads = ops::project(&flat, &output.weight)?.to_dtype(candle_core::DType::F64)?.to_vec2()?;
+        let heads = ops::project(kernels, &flat, &output.weight)?.to_dtype(candle_core::DType::F64)?.to_vec2()?;
         let bias = output.bias.as_ref().map(host).transpose()?;
         let bias = through.iter().map(|u| bias.as_ref().map_or(0.0, |bias| dot(bias, u))).collect();
         let beta = block.ln1_post.as_ref().and_then(|post| post.beta.as_ref()).map(host).transpose()?;

@@ -4,7 +4,7 @@ use super::Session;
 use super::asked::{Asked, Ran};
 use super::calls::ids_of;
 use crate::attribution::{Component, OnViolation, Target, Unit, top_tokens};
-use crate::causal::{self, Ablating, BRANCH_ROWS, Causal, Plan, Reference, Replacement};
+use crate::causal::{self, Ablating, BRANCH_ROWS, Causal, Erasure, Plan, Reference, Replacement};
 use crate::chunk::{Chunk, Prompted, n_rows};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
@@ -102,6 +102,40 @@ impl Session {
             })?;
             let causal = run::merged(parts, Causal::append);
             Ok((ids_of(plan.prompts), (components, asked.columns, causal)))
+        })
+    }
+
+    /// How every component's write lies along that of the one component of a call, with it and without it; of one prompt at
+    /// one position. Returns the components besides.
+    ///
+    /// # Errors
+    /// Those of [`Session::ablate`]; `INVALID_ARGUMENT` for more than one prompt, position or component.
+    pub fn erasure(&self, call: &AblateCall, job: &Job) -> Result<(Vec<Component>, Erasure)> {
+        self.guarded(|| {
+            let model = &self.transformer;
+            let labels = call.components.as_deref().unwrap_or_default();
+            let columns = top_tokens::columns(labels, call.unit, model)?;
+            let plan = Plan::new(self.prepare(&call.asked, job)?, |i, length| call.at.of(i, length))?;
+            let rows: usize = plan.planned.iter().map(|p| p.wanted.len()).sum();
+            if [plan.prompts.len(), rows, columns.len()] != [1, 1, 1] {
+                let found = format!("{} prompts, {rows} positions, {} components", plan.prompts.len(), columns.len());
+                return Err(PrismError::argument("erasure", found, "one of each"));
+            }
+            let replacement = self.replacement(call, &plan, job)?;
+            let asked = Ablating { unit: call.unit, columns, replacement, on_violation: call.on_violation };
+            let work = Work {
+                prompts: &plan.prompts,
+                chunk_tokens: call.asked.chunk_tokens(),
+                purpose: "the erasure",
+                result_bytes: 0,
+                is_merged: false,
+                chunk_bytes: &|chunk| branching_bytes(&model.config, chunk),
+            };
+            let mut found = run::over_chunks(&self.place(), &work, job, |chunk| {
+                causal::erasure(model, chunk, &plan.planned, &asked, job.cancel)
+            })?;
+            let none = || PrismError::Internal { place: "erasure".into(), problem: "nothing was run".into() };
+            Ok((Component::all(call.unit, &model.config), found.pop().ok_or_else(none)?))
         })
     }
 

@@ -40,7 +40,7 @@ impl Plan {
             let planned = Planned { changed: changed(i, prompt.ids.len())?, wanted: prompt.positions };
             let again = planned.again().unwrap_or(0..0);
             let positions: BTreeSet<usize> = planned.wanted.iter().copied().chain(again).collect();
-            plan.prompts.push(Prompted { ids: prompt.ids, positions: positions.into_iter().collect() });
+            plan.prompts.push(Prompted::new(prompt.ids, positions.into_iter().collect()));
             plan.planned.push(planned);
         }
         Ok(plan)

@@ -30,6 +30,8 @@ export declare class NativeModel {
   detectHeads(call: NativeDetectCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeDetected[]>
   /** Replaces every wanted component, one at a time, and computes what follows. */
   ablate(call: NativeAblateCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeCausal>
+  /** How every component's write lies along that of one component, at one position of one prompt. */
+  erasure(call: NativeAblateCall, cancel: CancelHandle): Promise<NativeErasure>
   /** What must be known about a circuit; refuses those that there are not. */
   circuitNotes(circuit: NativeCircuit): Array<string>
   /** Norm, singular values and eigenvalues. */
@@ -321,6 +323,15 @@ export interface NativeDetection {
   score: number
   null: number
   p: number
+}
+
+/** Projections of every component's write on the direction of one component's, in the clean run and without it. */
+export interface NativeErasure {
+  components: Array<NativeComponent>
+  /** |c| */
+  norm: number
+  clean: Float64Array
+  ablated: Float64Array
 }
 
 /** Every name's score for one head. */

@@ -52,7 +52,7 @@ export type CircuitComponent = Component & {
  * Components that are to do a task between them. Only {@link Causal.circuit} makes one: what it claims goes back to an
  * ablation. Whether they do is for `model.faithfulness` to say.
  */
-export class Circuit {
+export class CausalCircuit {
   /** What stands behind it: components that were ablated. */
   readonly kind = 'causal' as const
   /** In the order of the model. */
@@ -78,7 +78,7 @@ export class Circuit {
   }
 
   /** @internal */
-  static of(causal: Causal, choice: unknown, origin: Origin): Circuit {
+  static of(causal: Causal, choice: unknown, origin: Origin): CausalCircuit {
     checkKeys('circuit', choice, ['keep', 'over', 'components'])
     const { keep, over, components } = choice as { keep?: unknown; over?: unknown; components?: unknown }
     if ((keep === undefined) === (components === undefined) || (components !== undefined && over !== undefined)) {
@@ -86,9 +86,9 @@ export class Circuit {
     }
     if (components === undefined) {
       const { chosen, found } = byEffect(causal, keep, circuitKinds('over', over, ['head', 'mlp']))
-      return new Circuit(causal, chosen, found, origin)
+      return new CausalCircuit(causal, chosen, found, origin)
     }
-    return new Circuit(causal, named(causal, components), { by: 'name' }, origin)
+    return new CausalCircuit(causal, named(causal, components), { by: 'name' }, origin)
   }
 
   /** The labels of its components. */
@@ -117,7 +117,7 @@ export class Circuit {
   [Symbol.for('nodejs.util.inspect.custom')](): string {
     const { found } = this
     const how = found.by === 'name' ? 'named' : `${(100 * found.share).toFixed(1)} % of the effect, by total effect`
-    return `Circuit: ${this.components.length} components, ${how}: ${this.labels.join(', ')}`
+    return `CausalCircuit: ${this.components.length} components, ${how}: ${this.labels.join(', ')}`
   }
 }
 

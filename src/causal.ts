@@ -2,6 +2,7 @@ import type { Table } from 'apache-arrow'
 import { componentColumns, rowColumns } from './arrow.js'
 import { nativePositions, type Position, type PromptOptions } from './asked.js'
 import { resolvedTarget } from './attribution.js'
+import { CausalCircuit, type CircuitChoice } from './causal-circuit.js'
 import { type Component, columnOf, frozen } from './components.js'
 import { invalidArgument } from './errors.js'
 import { type NativeAblateCall, type NativeCausal, type NativeErasure, type NativePositions, verdictNames } from './native.js'
@@ -141,8 +142,15 @@ export class Causal extends Result implements Iterable<CausalRow> {
   readonly #erase: Erase
 
   /** @internal */
-  constructor(native: NativeCausal, directions: readonly (Float32Array | undefined)[], method: AblationMethod, origin: Origin) {
+  constructor(
+    native: NativeCausal,
+    directions: readonly (Float32Array | undefined)[],
+    method: AblationMethod,
+    origin: Origin,
+    erase: Erase,
+  ) {
     super(native, origin)
+    this.#erase = erase
     const n = native.rowPrompt.length * native.ablated.length
     const part = (i: number) => native.numbers.subarray(i * n, (i + 1) * n)
     this.method = Object.freeze(method)
@@ -202,6 +210,21 @@ export class Causal extends Result implements Iterable<CausalRow> {
         verdicts: counts,
       }
     })
+  }
+
+  /**
+   * A circuit: with `keep`, the smallest set of components whose effects make up that share of the effect. The effect of a
+   * component is its total effect, mean over the rows; the share is of the sum of all positive ones, so a component that
+   * works against the target is never chosen. Largest first; of equal ones the earlier in the model. Effects overlap where
+   * components back each other up or feed each other: the share is of their sum, not of the logit difference, which
+   * `model.faithfulness` measures. Heads that only feed others have an effect at all positions: `ablateAt: 'all'`.
+   *
+   * With `components`, the set that you name, recorded as named.
+   *
+   * @throws {PrismError} `INVALID_ARGUMENT` where no effect is positive, or with the nearest labels
+   */
+  circuit(choice: CircuitChoice): CausalCircuit {
+    return CausalCircuit.of(this, choice, this.origin)
   }
 
   /**

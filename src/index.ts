@@ -10,6 +10,7 @@ export {
   type PatternType,
 } from './attention.js'
 export { Attribution, AttributionRow, type Method } from './attribution.js'
+export type { BootstrapOptions, Estimate } from './bootstrap.js'
 export type { CallOptions, Progress } from './calls.js'
 export {
   type AblateOptions,
@@ -21,6 +22,7 @@ export {
   type ReplaceWith,
   type Verdict,
 } from './causal.js'
+export { CausalCircuit, type CircuitChoice, type CircuitComponent, type CircuitKind, type CircuitOrigin } from './causal-circuit.js'
 export {
   Circuit,
   type CircuitOptions,
@@ -46,6 +48,15 @@ export { ioi, type IoiCorruption, type IoiOptions } from './data/ioi.js'
 export { DirectionAttribution, type DirectionsRow } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
 export { type EvaluatedItem, type EvaluateOptions, Evaluation, type MeanFigure } from './evaluate.js'
+export {
+  type Completeness,
+  type CompletenessOptions,
+  Faithfulness,
+  type FaithfulnessMean,
+  type FaithfulnessMethod,
+  type FaithfulnessOptions,
+  type Minimality,
+} from './faithfulness.js'
 export type { DescribeOptions, HeadAtRow, HeadDescription, Partners } from './heads.js'
 export type { BlockPoints, DimsOf, HookName, OuterPoints, ResidualHook } from './hooks.js'
 export type {

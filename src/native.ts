@@ -34,4 +34,6 @@ export type {
   NativeTarget,
   NativeTensor,
   NativeTopTokens,
+  NativeWithout,
+  NativeWithoutCall,
 } from '../index.d.ts'

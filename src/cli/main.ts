@@ -36,6 +36,17 @@ function program(): Command {
     )
     .option('--sources <heads>', 'which tokens these heads moved from: L9H6, or several separated by commas')
     .option('--tokens', 'which tokens each component of the table raises and lowers most')
+    .option('--causal', 'ablate every component besides: how much the answer falls without it, and who takes over')
+    .addOption(
+      new Option('--set <value>', 'what takes its place; mean needs --reference (default: zero)').choices(['zero', 'mean']),
+    )
+    .option('--reference <file>', 'the prompts that --set mean is over, one per line')
+    .addOption(
+      new Option('--ablate-at <where>', 'at the position of the table, or at every position (default: row)').choices([
+        'row',
+        'all',
+      ]),
+    )
     .addHelpText('after', ATTRIBUTE_EXAMPLE)
     .action((prompt, options, command: Command) => {
       // not commander's own requiredOption: that would come before the nearest name for a misspelt one

@@ -118,7 +118,7 @@ export function told({ causal, seconds }: Checked): string {
   const where = ablateAt === 'row' ? 'at this position' : 'at every position'
   const n = `${causal.ablated.length} components`
   const what = `Ablation of ${n} in ${seconds.toFixed(2)} s: each was replaced by ${by}, alone, ${where}, and everything behind it computed again.`
-  const legend = ' total: how much the target falls without it; took over: what others then write more (−) or less (+).'
+  const legend = ' total: how much the target falls without it; took over: the part of others in that, − where they make up for it, + where they fall with it.'
   return (
     what + legend + (ablateAt === 'row' ? ' Verdicts are about its part at this position; --ablate-at all tells of others.' : '')
   )

@@ -120,7 +120,7 @@ const ATTRIBUTE_EXAMPLE = `
 With --unit neuron, --top neurons of each sign are kept, in every format, and
 the others are one number; --top all keeps them all.
 --format csv and arrow hold one table: of the sources with --sources, of the
-tokens with --tokens, else of the components. --format svg is a picture: a heat
+tokens with --tokens, of effects with --causal, else of the components. --format svg is a picture: a heat
 map, bars with --unit neuron, the sources of one row with --sources.
 
 Example:

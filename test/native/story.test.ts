@@ -1,9 +1,8 @@
 // The story of the demo model, told end to end on the IOI data set: what attribution sees, what ablation confirms, who backs
 // whom up, what is silent where it does not act, and what a circuit of it can do alone. What has to come out is known: the
 // movers L3H0 and L3H1 and the feeders L2H0 and L2H1 were planted (models/demo/README.md).
-import { beforeAll, expect, test } from 'vitest'
-import { type Causal, type Dataset, ioi, type Model } from '../../src/index.js'
-import { DEMO, open } from '../helpers.js'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type Causal, type Dataset, ioi, Model } from '../../src/index.js'
 
 const MOVERS = ['L3H0', 'L3H1']
 const FEEDERS = ['L2H0', 'L2H1']
@@ -17,13 +16,15 @@ let everywhere: Causal
 let zero: Causal
 
 beforeAll(async () => {
-  model = await open(DEMO)
+  model = await Model.demo()
   data = ioi(model, { n: 60, seed: 1 })
   const set = { from: data.corrupted }
   atRow = await model.ablate(data.prompts, data.targets, { set })
   everywhere = await model.ablate(data.prompts, data.targets, { set, ablateAt: 'all' })
   zero = await model.ablate(data.prompts, data.targets)
 })
+
+afterAll(() => model.close())
 
 const meanOf = (causal: Causal, label: string) => {
   const found = causal.mean().find((one) => one.label === label)

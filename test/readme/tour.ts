@@ -179,7 +179,12 @@ for (const keep of [0.5, 0.95]) {
   const found = await model.faithfulness(held.prompts, held.targets, circuit, { set: { from: held.corrupted } })
   const { score, full, empty } = found.mean()
   console.log(circuit.labels.join(' '))
-  console.log(score.value.toFixed(2), score.interval.map((x) => x.toFixed(2)), full.value.toFixed(2), empty.value.toFixed(2))
+  console.log(
+    score.value.toFixed(2),
+    score.interval.map((x) => x.toFixed(2)),
+    full.value.toFixed(2),
+    empty.value.toFixed(2),
+  )
 }
 section('out')
 import { writeFileSync } from 'node:fs'

@@ -97,10 +97,10 @@ export function causalTable(
     `  ${label.padEnd(longest)}  ${signed(value)}${share(of)}${behind}`.trimEnd()
   const lines = effects.map((effect, n) => {
     const { value, share: of } = shares[n] ?? { value: 0, share: 0 }
-    const behind = `  ${signed(effect.total)}  ${coloured(effect, verdicts, screen)}  ${screen.dim(tookOver(effect, room))}`
+    const behind = `  ${signed(effect.total)}  ${coloured(effect, verdicts, screen)}  ${screen.dim(through(effect, room))}`
     return line(effect.label, value, of, behind)
   })
-  const header = `  ${'component'.padEnd(longest)}  ${'logits'.padStart(8)}${share(0) && `  ${'share'.padStart(7)}`}  ${'total'.padStart(8)}  ${'verdict'.padEnd(verdicts)}${room >= 9 ? '  took over' : ''}`
+  const header = `  ${'component'.padEnd(longest)}  ${'logits'.padStart(8)}${share(0) && `  ${'share'.padStart(7)}`}  ${'total'.padStart(8)}  ${'verdict'.padEnd(verdicts)}${room >= 9 ? '  through' : ''}`
   return [
     screen.dim(header),
     ...lines,
@@ -118,14 +118,14 @@ export function told({ causal, seconds }: Checked): string {
   const where = ablateAt === 'row' ? 'at this position' : 'at every position'
   const n = `${causal.ablated.length} components`
   const what = `Ablation of ${n} in ${seconds.toFixed(2)} s: each was replaced by ${by}, alone, ${where}, and everything behind it computed again.`
-  const legend = ' total: how much the target falls without it; took over: the part of others in that, − where they make up for it, + where they fall with it.'
+  const legend = ' total: how much the target falls without it; through: the part of others in that, + where they fall with it, − where they take over.'
   return (
     what + legend + (ablateAt === 'row' ? ' Verdicts are about its part at this position; --ablate-at all tells of others.' : '')
   )
 }
 
 /** The largest mediators, as many as there is room for, and the norm where it is among them. */
-function tookOver(effect: Effect, room: number): string {
+function through(effect: Effect, room: number): string {
   let line = ''
   for (const { label, value } of mediators(effect)) {
     const text = `${label} ${signed(value, 2).trim()}`
@@ -162,14 +162,14 @@ export function effectJson({ causal }: Checked, i: number, label: string): Omit<
 
 /** A line per row and component: its attribution in the clean run, and what its ablation did. */
 export function causalCsv({ causal }: Checked): string {
-  const names = ['value', 'direct', 'total', 'through_norm', 'verdict', 'took_over']
+  const names = ['value', 'direct', 'total', 'through_norm', 'verdict', 'through']
   const lines = Array.from(causal, (row, i) =>
     causal.ablated.map(({ label, kind, layer, index }): Cell[] => {
       const effect = row.get(label)
       const column = causal.components.findIndex((component) => component.label === label)
       const value = causal.attributions[i * causal.components.length + column]
-      const through = mediators(effect).map((mediator) => `${mediator.label} ${mediator.value}`)
-      const numbers = [value, effect.direct, effect.total, effect.throughNorm, effect.verdict, through.slice(0, 3).join('; ')]
+      const shares = mediators(effect).map((mediator) => `${mediator.label} ${mediator.value}`)
+      const numbers = [value, effect.direct, effect.total, effect.throughNorm, effect.verdict, shares.slice(0, 3).join('; ')]
       return [row.prompt, row.position, label, kind, layer, index, ...numbers]
     }),
   )

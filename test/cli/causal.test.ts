@@ -94,7 +94,7 @@ test('--format csv and arrow; --set mean over a file', async () => {
   const { status, stdout } = await cli(...ASK, '--format', 'csv', '--set', 'mean', '--reference', file, '--unit', 'layer')
   expect(status).toBe(0)
   const [head, ...lines] = stdout.trimEnd().split('\n')
-  expect(head).toBe('prompt,position,component,kind,layer,index,value,direct,total,through_norm,verdict,took_over')
+  expect(head).toBe('prompt,position,component,kind,layer,index,value,direct,total,through_norm,verdict,through')
   expect(lines).toHaveLength(causal.ablated.length)
   lines.forEach((line, i) => {
     const [, , label = '', , , , value, direct, total, norm, verdict, takers = ''] = line.split(',')

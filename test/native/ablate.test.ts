@@ -74,7 +74,7 @@ describe('what takes a place, and where', () => {
     const same = await model.ablate([prompt], target, { set: { from: [prompt] }, ablateAt: 'all' })
     same.total.forEach((total, i) => expect(Math.abs(total)).toBeLessThanOrEqual(same.tolerance[i] ?? 0))
     expect(same.row(0).byTotal(1)[0]?.verdict).toBe('silent')
-    const other = [...prompt].reverse()
+    const other = prompt.toReversed()
     const from = await model.ablate([prompt], target, { set: { from: [other] } })
     const mean = await model.ablate([prompt], target, { set: { mean: [other], axis: 'position' } })
     from.total.forEach((total, i) => expect(Math.abs(total - (mean.total[i] ?? 0))).toBeLessThanOrEqual(mean.tolerance[i] ?? 0))

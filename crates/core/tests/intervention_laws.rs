@@ -178,9 +178,9 @@ fn the_cache_holds_what_the_rest_of_the_model_saw() {
             let zero = set(point, Positions::Of(vec![2]), Set::Zero);
             let after = run(&session, &everything(vec![prompt.clone()]), &with(vec![zero], &[]));
             let n = numbers(&session, point, prompt.len());
-            let (rows, keys) = (prompt.len(), if point.is_square() { prompt.len() } else { 0 });
+            let length = prompt.len();
             // the query is the second axis of scores and patterns; masked scores stay masked
-            let is_set = |i: usize| if keys > 0 { i / keys % rows == 2 } else { i / n == 2 };
+            let is_set = |i: usize| if point.is_square() { i / length % length == 2 } else { i / n == 2 };
             let old = values(&before, point, 0);
             for (i, (new, old)) in values(&after, point, 0).into_iter().zip(old).enumerate() {
                 let expected = if is_set(i) && old.is_finite() { 0.0 } else { old };
@@ -305,12 +305,14 @@ fn a_pattern_may_look_where_the_mask_would_not_let_it() {
         for session in load_both(&fixture(name)).map(Result::unwrap) {
             let config = &session.transformer.config;
             assert!(config.n_context > 128);
-            let (length, query, key, head) = (140, 2, 131, 1);
+            let (length, query, key, head) = (140, 2usize, 131, 1);
             let prompt: Vec<u32> = (0..length).map(|i| ((i * 7 + 3) % config.d_vocab) as u32).collect();
             let at = |point| HookPoint::Block(1, point);
             let one_hot = (0..length).map(|i| f32::from(u8::from(i == key))).collect();
-            let set_row =
-                |set_to| Intervention { head: Some(head), ..set(at(Pattern), Positions::Of(vec![query]), set_to) };
+            let set_row = |set_to| Intervention {
+                head: Some(head),
+                ..set(at(Pattern), Positions::Of(vec![query as i64]), set_to)
+            };
             let list = vec![set_row(Set::Zero), set_row(Set::Add(one_hot))];
             let cache = run(&session, &everything(vec![prompt]), &with(list, &[]));
             let row = |point, position: usize, head: usize, heads: usize| {
@@ -318,8 +320,8 @@ fn a_pattern_may_look_where_the_mask_would_not_let_it() {
                 all[(position * heads + head) * e..][..e].to_vec()
             };
             let group = head / (config.n_heads / config.n_key_value_heads);
-            let value = row(V, key as usize, group, config.n_key_value_heads);
-            close(name, row(Z, query as usize, head, config.n_heads), &value, 1e-6);
+            let value = row(V, key, group, config.n_key_value_heads);
+            close(name, row(Z, query, head, config.n_heads), &value, 1e-6);
         }
     }
 }

@@ -66,20 +66,19 @@ impl Block {
         let written = self.written(&self.ln1_post, raw, pass, [Ln1PostScale, Ln1PostNormalized], tap)?;
         let attn_out = tap.rows(at(AttnOut), written)?;
         let resid_mid = ops::add(pass.kernels, &resid_pre, &attn_out)?;
-        Ok(match (self.parallel, &self.ln2) {
-            (true, None) if tap.changes(at(MlpIn)) => {
-                Some((self.unseen_norm(&tap.rows(at(MlpIn), resid_pre)?, pass)?, resid_mid))
-            }
-            (true, None) => Some((read, resid_mid)), // both read the one norm
-            (true, Some(_)) => {
+        if !self.parallel {
+            let entered = pass.join(Some(resid_mid), tap)?;
+            return entered.map(|stream| self.before_mlp(stream, pass, tap)).transpose();
+        }
+        let read = match &self.ln2 {
+            None if tap.changes(at(MlpIn)) => self.unseen_norm(&tap.rows(at(MlpIn), resid_pre)?, pass)?,
+            None => read, // both read the one norm
+            Some(_) => {
                 let mlp_in = tap.rows(at(MlpIn), resid_pre)?;
-                Some((self.norm(&self.ln2, &mlp_in, pass, [Ln2Scale, Ln2Normalized], tap)?, resid_mid))
+                self.norm(&self.ln2, &mlp_in, pass, [Ln2Scale, Ln2Normalized], tap)?
             }
-            (false, _) => {
-                let entered = pass.join(Some(resid_mid), tap)?;
-                entered.map(|stream| self.before_mlp(stream, pass, tap)).transpose()?
-            }
-        })
+        };
+        Ok(Some((read, resid_mid)))
     }
 
     /// What the MLP of a serial block reads of the stream in front of it.

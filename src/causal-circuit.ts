@@ -147,9 +147,13 @@ function byEffect(causal: Causal, keep: unknown, over: readonly CircuitKind[]) {
   const positive = candidates.filter(({ total }) => total > 0).sort((a, b) => b.total - a.total)
   const effect = positive.reduce((sum, { total }) => sum + total, 0)
   if (positive.length === 0) throw invalidArgument('circuit', 'no component with a positive mean total effect', 'at least one')
-  let [n, kept] = [0, 0]
-  while (n < positive.length && (n === 0 || keep === 1 || kept < keep * effect)) kept += positive[n++]?.total ?? 0
-  const chosen = new Set(positive.slice(0, n).map(({ label }) => label))
+  const chosen = new Set<string>()
+  let kept = 0
+  for (const { label, total } of positive) {
+    if (keep < 1 && kept >= keep * effect) break
+    chosen.add(label)
+    kept += total
+  }
   const found = { by: 'total effect', keep, share: kept / effect, effect, over, of: candidates.length } as const
   return { chosen: candidates.filter(({ label }) => chosen.has(label)), found }
 }
@@ -166,14 +170,13 @@ function named(causal: Causal, labels: unknown): CircuitComponent[] {
     throw invalidArgument('components', labels, 'a list of labels of components')
   }
   const columns = [...new Set(labels.map((label) => columnOf(causal.components, label)))].sort((a, b) => a - b)
-  const totals = new Map(effects(causal).map(({ label, total }) => [label, total]))
+  const totals = new Map(effects(causal).map((component) => [component.label, component]))
   return columns.map((column) => {
     const component = causal.components[column] as Component
     if (circuitKind(component.kind) === undefined) {
       throw invalidArgument('components', component.label, 'heads, MLPs and embeddings: an attention bias is always in place')
     }
-    const total = totals.get(component.label)
-    return { ...component, ...(total === undefined ? {} : { total }) }
+    return totals.get(component.label) ?? component
   })
 }
 

@@ -5,18 +5,11 @@ import { resolvedTarget } from './attribution.js'
 import { CausalCircuit, type CircuitChoice } from './causal-circuit.js'
 import { type Component, columnOf, frozen } from './components.js'
 import { invalidArgument } from './errors.js'
-import { type NativeAblateCall, type NativeCausal, type NativeErasure, type NativePositions, verdictNames } from './native.js'
+import { type NativeCausal, type NativeErasure, type NativePositions, verdictNames } from './native.js'
 import { firstLines, type Origin, Result } from './observed.js'
-import { checkKeys, index } from './options.js'
+import { index } from './options.js'
+import type { ReplacedBy, ReplaceWith } from './replacement.js'
 import type { ResolvedTarget } from './targets.js'
-import { nativePrompt, type Prompt } from './tokens.js'
-
-/**
- * What takes a component's place: zero; the mean over reference prompts, over all their positions (`axis: 'all'`, the
- * default) or at the same position (`'position'`); or its value in another prompt, one for each, at the same position.
- */
-export type ReplaceWith =
-  'zero' | { readonly mean: readonly Prompt[]; readonly axis?: 'all' | 'position' } | { readonly from: readonly Prompt[] }
 
 /** Options of {@link Model.ablate}. */
 export interface AblateOptions extends PromptOptions {
@@ -58,7 +51,7 @@ export interface AblationMethod {
   /** What components are. */
   readonly unit: 'layer' | 'head'
   /** What took their place. */
-  readonly set: 'zero' | 'mean' | 'mean at the same position' | 'from'
+  readonly set: ReplacedBy
   /** Where. */
   readonly ablateAt: 'row' | 'all' | Exclude<Position, 'last' | 'all'>
 }
@@ -381,26 +374,6 @@ let names: readonly Verdict[] | undefined
 function verdicts(): readonly Verdict[] {
   names ??= Object.freeze(verdictNames() as Verdict[])
   return names
-}
-
-/** @internal What takes a component's place, as the addon takes it, and in words. */
-export function nativeSet(set: unknown): Pick<NativeAblateCall, 'set' | 'reference'> & { readonly words: AblationMethod['set'] } {
-  if (set === undefined || set === 'zero') return { set: 'zero', words: 'zero' }
-  checkKeys('set', set, ['mean', 'axis', 'from'])
-  const { mean, axis, from } = set as Record<string, unknown>
-  if ((mean === undefined) === (from === undefined) || (from !== undefined && axis !== undefined)) {
-    throw invalidArgument('set', set, "'zero', { mean: prompts, axis }, or { from: prompts }")
-  }
-  if (from !== undefined) return { set: 'from', reference: promptList('set.from', from), words: 'from' }
-  if (axis !== undefined && axis !== 'all' && axis !== 'position') throw invalidArgument('set.axis', axis, "'all' or 'position'")
-  const reference = promptList('set.mean', mean)
-  if (axis === 'position') return { set: 'meanByPosition', reference, words: 'mean at the same position' }
-  return { set: 'mean', reference, words: 'mean' }
-}
-
-function promptList(argument: string, list: unknown): (string | Uint32Array)[] {
-  if (!Array.isArray(list) || list.length === 0) throw invalidArgument(argument, list, 'a list of prompts')
-  return Array.from(list, nativePrompt)
 }
 
 /** @internal The positions of a change that is not at each row's own. */

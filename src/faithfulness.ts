@@ -5,7 +5,6 @@ import { nativeAsked, PROMPT_OPTIONS, type PromptOptions } from './asked.js'
 import { resolvedTarget } from './attribution.js'
 import { BOOTSTRAP_OPTIONS, type BootstrapOptions, type Estimate, estimates } from './bootstrap.js'
 import { call } from './calls.js'
-import { type AblationMethod, nativeSet, type ReplaceWith } from './causal.js'
 import { CausalCircuit, circuitKind, type CircuitKind, circuitKinds } from './causal-circuit.js'
 import { columnOf, type Component } from './components.js'
 import { invalidArgument } from './errors.js'
@@ -13,6 +12,7 @@ import type { NativeModel, NativeWithout } from './native.js'
 import { checkRows, firstLines, type Origin, Result } from './observed.js'
 import { checkKeys, wholeNumber } from './options.js'
 import { SplitMix } from './random.js'
+import { nativeSet, type ReplacedBy, type ReplaceWith } from './replacement.js'
 import { copiedDirections, nativeTargets, type ResolvedTarget } from './targets.js'
 
 /** Options of {@link Model.faithfulness}. */
@@ -83,7 +83,7 @@ export type FaithfulnessMean = Readonly<Record<'full' | 'circuit' | 'empty' | 's
 /** How a circuit was tried. */
 export interface FaithfulnessMethod {
   /** What took the place of everything else. */
-  readonly set: AblationMethod['set']
+  readonly set: ReplacedBy
   /** What "everything else" is made of. */
   readonly over: readonly CircuitKind[]
   /** Where: at every position. */
@@ -213,7 +213,7 @@ function normalised(full: number, circuit: number, empty: number): number {
 /** What is run: sets of components to take away, as columns by head. */
 interface Trial {
   readonly circuit: CausalCircuit
-  readonly words: AblationMethod['set']
+  readonly words: ReplacedBy
   readonly over: readonly CircuitKind[]
   readonly sets: readonly (readonly number[])[]
   /** Which set leaves the circuit. */
@@ -253,10 +253,11 @@ export async function faithfulness(
 ): Promise<Faithfulness> {
   checkKeys('faithfulness', options, [...FAITHFULNESS_OPTIONS, ...PROMPT_OPTIONS])
   if (!(circuit instanceof CausalCircuit)) throw invalidArgument('circuit', circuit, 'what causal.circuit(…) returned')
-  const asked = nativeAsked(prompts, options)
-  const list = nativeTargets(targets, asked.prompts.length)
+  // copied: a circuit of another Model of the same weights is looked at before the addon copies
+  const asked = structuredClone(nativeAsked(prompts, options))
+  const list = structuredClone(nativeTargets(targets, asked.prompts.length))
   const directions = copiedDirections(list, asked.prompts.length)
-  const { words, ...set } = nativeSet(options.set)
+  const { words, ...set } = structuredClone(nativeSet(options.set))
   const trial = new Sets(components, circuit, circuitKinds('over', options.over, ['head', 'mlp'])).trial(words, options)
   if (!(await circuit.isOf(origin)))
     throw invalidArgument('circuit', 'one of another model', 'a circuit that was found in this model')
@@ -287,7 +288,7 @@ class Sets {
     this.#kept = new Set(this.#columns(circuit.labels))
   }
 
-  trial(words: AblationMethod['set'], { completeness, minimality }: FaithfulnessOptions): Trial {
+  trial(words: ReplacedBy, { completeness, minimality }: FaithfulnessOptions): Trial {
     const all = new Set(this.#all)
     const [kept, empty] = [this.#left(this.#kept), this.#left(new Set())]
     const complete = this.#parts(completeness).map(({ part, chosen }) => {

@@ -12,16 +12,7 @@ export {
 export { Attribution, AttributionRow, type Method } from './attribution.js'
 export type { BootstrapOptions, Estimate } from './bootstrap.js'
 export type { CallOptions, Progress } from './calls.js'
-export {
-  type AblateOptions,
-  type AblationMethod,
-  Causal,
-  CausalRow,
-  type Effect,
-  type Erasure,
-  type ReplaceWith,
-  type Verdict,
-} from './causal.js'
+export { type AblateOptions, type AblationMethod, Causal, CausalRow, type Effect, type Erasure, type Verdict } from './causal.js'
 export { CausalCircuit, type CircuitChoice, type CircuitComponent, type CircuitKind, type CircuitOrigin } from './causal-circuit.js'
 export {
   Circuit,
@@ -84,6 +75,7 @@ export {
 } from './model.js'
 export { Observed, type Provenance, Result } from './observed.js'
 export { type Plot, type PlotChannel, type PlotLayer, toSvg } from './plot.js'
+export type { ReplacedBy, ReplaceWith } from './replacement.js'
 export { Cache, Decomposition, type DecomposeOptions, Run, type RunAttributeOptions } from './run.js'
 export { AttributionSources, type Source, type SourcesRow } from './sources.js'
 export { AttributionSummary, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'

@@ -118,7 +118,8 @@ export function told({ causal, seconds }: Checked): string {
   const where = ablateAt === 'row' ? 'at this position' : 'at every position'
   const n = `${causal.ablated.length} components`
   const what = `Ablation of ${n} in ${seconds.toFixed(2)} s: each was replaced by ${by}, alone, ${where}, and everything behind it computed again.`
-  const legend = ' total: how much the target falls without it; through: the part of others in that, + where they fall with it, − where they take over.'
+  const legend =
+    ' total: how much the target falls without it; through: the part of others in that, + where they fall with it, − where they take over.'
   return (
     what + legend + (ablateAt === 'row' ? ' Verdicts are about its part at this position; --ablate-at all tells of others.' : '')
   )
@@ -137,9 +138,12 @@ function through(effect: Effect, room: number): string {
 }
 
 /** Through whom: components and the norm, largest first; what is less than 5 % of the larger effect says nothing. */
-function mediators({ mediators: through, throughNorm, direct, total }: Effect) {
+function mediators(effect: Effect) {
+  const { direct, total, throughNorm } = effect
   const least = 0.05 * Math.max(Math.abs(direct), Math.abs(total))
-  const all = [...through, { label: 'norm', value: throughNorm }].filter(({ value }) => Math.abs(value) >= least && value !== 0)
+  const all = [...effect.mediators, { label: 'norm', value: throughNorm }].filter(
+    ({ value }) => Math.abs(value) >= least && value !== 0,
+  )
   return all.sort((a, b) => Math.abs(b.value) - Math.abs(a.value))
 }
 

@@ -119,9 +119,10 @@ const DEMO_QUESTION = `"When Mary and John went to the store, John gave a drink 
 const ATTRIBUTE_EXAMPLE = `
 With --unit neuron, --top neurons of each sign are kept, in every format, and
 the others are one number; --top all keeps them all.
---format csv and arrow hold one table: of the sources with --sources, of the
-tokens with --tokens, of effects with --causal, else of the components. --format svg is a picture: a heat
-map, bars with --unit neuron, the sources of one row with --sources.
+--format csv and arrow hold one table: of the effects with --causal, of the
+sources with --sources, of the tokens with --tokens, else of the components.
+--format svg is a picture: a heat map, bars with --unit neuron, the sources of
+one row with --sources.
 
 Example:
   logit-prism attribute ${DEMO_QUESTION}`

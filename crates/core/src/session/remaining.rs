@@ -64,7 +64,7 @@ impl Session {
 fn components(set: &[usize], config: &ModelConfig) -> Result<Vec<Component>> {
     let all = Component::all(Unit::Head, config);
     let one = |column: &usize| match all.get(*column) {
-        Some(c) if matches!(c.kind, Kind::Head | Kind::Mlp | Kind::Embed | Kind::PosEmbed) => Ok(c.clone()),
+        Some(c) if matches!(c.kind, Kind::Head | Kind::Mlp | Kind::Embed | Kind::PosEmbed) => Ok(*c),
         found => {
             let found = found.map_or_else(|| format!("component {column} of {}", all.len()), Component::label);
             Err(PrismError::argument("components", found, "heads, MLPs and embeddings"))

@@ -71,4 +71,6 @@ export type {
   NativeTarget,
   NativeTensor,
   NativeTopTokens,
+  NativeWithout,
+  NativeWithoutCall,
 } from '../index.d.ts'

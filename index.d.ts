@@ -28,6 +28,8 @@ export declare class NativeModel {
   attention(prompts: Array<NativePrompt>, heads: Array<string> | undefined | null, prependBos: boolean | undefined | null, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativePatterns>
   /** Tests heads on random tokens. */
   detectHeads(call: NativeDetectCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeDetected[]>
+  /** Replaces every wanted component, one at a time, and computes what follows. */
+  ablate(call: NativeAblateCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeCausal>
   /** What must be known about a circuit; refuses those that there are not. */
   circuitNotes(circuit: NativeCircuit): Array<string>
   /** Norm, singular values and eigenvalues. */
@@ -153,6 +155,20 @@ export declare function errorCodes(): Array<string>
 /** Loads a checkpoint from a directory, or from the local Hugging Face cache by its repository id. */
 export declare function loadModel(path: string, options: NativeLoadOptions, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeModel>
 
+/** A call of `ablate`. */
+export interface NativeAblateCall {
+  asked: NativeAsked
+  targets: Array<NativeTarget>
+  unit: 'layer' | 'head'
+  components?: Array<string>
+  /** what takes a component's place; with prompts for all but zero */
+  set: 'zero' | 'mean' | 'meanByPosition' | 'from'
+  reference?: Array<NativePrompt>
+  /** without: at each row's own position */
+  at?: NativePositions
+  onViolation: 'throw' | 'warn'
+}
+
 /** What every call says: prompts and rows. */
 export interface NativeAsked {
   prompts: Array<NativePrompt>
@@ -197,6 +213,33 @@ export interface NativeAttribution {
 export interface NativeCall {
   asked: NativeAsked
   attributing: NativeAttributing
+}
+
+/** What ablations of `rowPrompt.length` rows did; `ablated`: columns of `components`. */
+export interface NativeCausal {
+  components: Array<NativeComponent>
+  ablated: Uint32Array
+  rowPrompt: Uint32Array
+  rowPosition: Uint32Array
+  /** the ids of prompt i: `ids[idOffsets[i] .. idOffsets[i + 1]]` */
+  ids: Uint32Array
+  idOffsets: Uint32Array
+  targetTokens: Uint32Array
+  targetWeights: Float64Array
+  targetOffsets: Uint32Array
+  targetMean: Float64Array
+  /** the target in the clean run, [rows] */
+  measured: Float32Array
+  /** attributions of the clean run, [rows, components] */
+  attributions: Float32Array
+  /** direct, total, norm, residual and tolerance, [rows, ablated] each */
+  numbers: Float32Array
+  /** [rows, ablated, components] */
+  mediators: Float32Array
+  /** [rows, ablated]: numbers of verdicts */
+  verdicts: Uint32Array
+  /** numbers whose certificate does not hold */
+  violations: number
 }
 
 /** A circuit of one head: `ov`, or `qk` with the first and the last offset and a prompt length. */
@@ -505,3 +548,6 @@ export interface NativeTopTokensCall {
 
 /** Of `known`, the names nearest to `name`, best first. */
 export declare function nearest(name: string, known: Array<string>): Array<string>
+
+/** The names of verdicts, in the order of their numbers. */
+export declare function verdictNames(): Array<string>

@@ -1,7 +1,7 @@
 // Tidy tables of apache-arrow: a line per value, its labels beside it. The library is read only when a table is made.
 import type * as Arrow from 'apache-arrow'
 import type { Component } from './components.js'
-import type { Observed, Origin } from './observed.js'
+import type { Origin, Result } from './observed.js'
 
 /** One column of a table. */
 export type Column =
@@ -75,7 +75,7 @@ function nulls(data: Int32Array): { readonly nullBitmap: Uint8Array; readonly nu
 }
 
 /** @internal What the line of a value is: prompt and position of its row, and `inner` lines per row. */
-export function rowColumns(rows: Observed['rows'], inner: number): Readonly<Record<'prompt' | 'position', Column>> {
+export function rowColumns(rows: Result['rows'], inner: number): Readonly<Record<'prompt' | 'position', Column>> {
   const repeated = (list: Uint32Array) => {
     const out = new Uint32Array(list.length * inner)
     list.forEach((value, i) => out.fill(value, i * inner, (i + 1) * inner))

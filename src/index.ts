@@ -12,6 +12,16 @@ export {
 export { Attribution, AttributionRow, type Method } from './attribution.js'
 export type { CallOptions, Progress } from './calls.js'
 export {
+  type AblateOptions,
+  type AblationMethod,
+  Causal,
+  CausalRow,
+  type Effect,
+  type Erasure,
+  type ReplaceWith,
+  type Verdict,
+} from './causal.js'
+export {
   Circuit,
   type CircuitOptions,
   type Complex,
@@ -28,8 +38,14 @@ export {
 } from './circuit.js'
 export type { Component, ComponentKind, Share } from './components.js'
 export { type ComposedPair, type CompositionOptions, CompositionScores } from './composition.js'
+export { type Choice, type DataItem, type DataOptions, Dataset, type IdChoice, type LeftOut } from './data/dataset.js'
+export { type Fact, facts } from './data/facts.js'
+export { greaterThan, type GreaterThanOptions } from './data/greater-than.js'
+export { induction, type InductionOptions } from './data/induction.js'
+export { ioi, type IoiCorruption, type IoiOptions } from './data/ioi.js'
 export { DirectionAttribution, type DirectionsRow } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
+export { type EvaluatedItem, type EvaluateOptions, Evaluation, type MeanFigure } from './evaluate.js'
 export type { DescribeOptions, HeadAtRow, HeadDescription, Partners } from './heads.js'
 export type { BlockPoints, DimsOf, HookName, OuterPoints, ResidualHook } from './hooks.js'
 export type {
@@ -55,7 +71,7 @@ export {
   type SourcesOptions,
   type TopTokensOptions,
 } from './model.js'
-export { Observed, type Provenance } from './observed.js'
+export { Observed, type Provenance, Result } from './observed.js'
 export { type Plot, type PlotChannel, type PlotLayer, toSvg } from './plot.js'
 export { Cache, Decomposition, type DecomposeOptions, Run, type RunAttributeOptions } from './run.js'
 export { AttributionSources, type Source, type SourcesRow } from './sources.js'

@@ -20,11 +20,14 @@ import {
 } from './attention.js'
 import { Attribution, type Method, warnIncomplete } from './attribution.js'
 import { CALL_OPTIONS, type CallOptions, call, checkCall } from './calls.js'
+import { ABLATE_OPTIONS, type AblateOptions, ablatedPositions, Causal, type Erase, nativeSet, warnUnexplained } from './causal.js'
 import { type CircuitModel, type CircuitOptions, HeadCircuit } from './circuit.js'
 import { type Component, frozen } from './components.js'
 import { COMPOSITION_OPTIONS, type CompositionOptions, CompositionScores } from './composition.js'
+import type { Choice, Dataset } from './data/dataset.js'
 import { DirectionAttribution, flatDirections } from './directions.js'
 import { invalidArgument, native, PrismError } from './errors.js'
+import { evaluate, type EvaluateOptions, type Evaluation } from './evaluate.js'
 import { deepFreeze } from './freeze.js'
 import { type DescribeOptions, describeHeads, type HeadDescription } from './heads.js'
 import type { HookName, ResidualHook } from './hooks.js'
@@ -280,17 +283,17 @@ export class Model implements AsyncDisposable {
     const { family, unknownKeys: unknownConfig } = this.config
     this.#origin = {
       provenance: Object.freeze({ family, device: this.device, dtype: 'f32', unknownConfig }),
-      tokenText: (id) => this.#tokenText(id),
-      remember: (ids) => ids.forEach((id) => this.#tokenText(id)),
+      tokenText: (id) => this.tokenText(id),
+      remember: (ids) => ids.forEach((id) => this.tokenText(id)),
       fingerprint: () => this.fingerprint.catch(() => undefined),
     }
   }
 
-  /** A token's text, remembered. */
-  #tokenText(id: number): string {
+  /** @internal A token's text, remembered; its id where the tokenizer has none: weights are often padded to more tokens. */
+  tokenText(id: number): string {
     const known = this.#texts.get(id)
     if (known !== undefined) return known
-    if (!this.tokenizer || this.closed) return `#${id}`
+    if (!this.tokenizer || this.closed || this.tokenizer.idToToken(id) === undefined) return `#${id}`
     const text = this.tokenizer.decode([id])
     this.#texts.set(id, text)
     return text
@@ -456,6 +459,56 @@ export class Model implements AsyncDisposable {
     return new Run(run, this.#origin, (unit) => this.#components(unit))
   }
 
+  /**
+   * The causal check: replaces every component, one at a time, computes everything behind it again, and tells how much the
+   * target falls, how much of that was direct, and who took over. By default a component is replaced at the row's own
+   * position: what is said of it is about its part at this position.
+   *
+   * @param prompts texts or token ids, of any lengths
+   * @param targets one target for all prompts, or one per prompt; `'predicted'` is what the clean run predicts
+   * @throws {PrismError} as {@link attribute}; `INVALID_ARGUMENT` for labels that name no component, and for references
+   * that are too short
+   */
+  async ablate(prompts: readonly Prompt[], targets: Target | readonly Target[], options: AblateOptions = {}): Promise<Causal> {
+    checkKeys('ablate', options, [...ABLATE_OPTIONS, ...PROMPT_OPTIONS])
+    const asked = nativeAsked(prompts, options)
+    const list = nativeTargets(targets, asked.prompts.length)
+    const directions = copiedDirections(list, asked.prompts.length)
+    const unit = oneOf('unit', options.unit, ['layer', 'head'], 'head')
+    const { words, ...set } = nativeSet(options.set)
+    const components = labels('components', options.components)
+    const { ablateAt = 'row' } = options
+    const where = ablateAt === 'row' ? undefined : ablatedPositions(ablateAt)
+    const request = {
+      asked,
+      targets: list,
+      unit,
+      ...set,
+      ...(components === undefined ? {} : { components }),
+      ...(where === undefined ? {} : { at: where }),
+      onViolation: oneOf('onViolation', options.onViolation, ['throw', 'warn'], 'throw'),
+    }
+    const method = { unit, set: words, ablateAt: structuredClone(ablateAt) }
+    const causal = await call(options, (cancel, report) => this.#native.ablate(request, cancel, report))
+    if (causal.violations > 0) warnUnexplained(causal.violations)
+    const erase: Erase = (ids, prompt, position, label) => {
+      const encoded = (text: string) =>
+        this.tokenizer?.encode(text, asked.prependBos === undefined ? {} : { prependBos: asked.prependBos }) ?? text
+      const references = set.set === 'from' ? set.reference?.slice(prompt, prompt + 1) : set.reference
+      const reference = references?.map((given) => (typeof given === 'string' ? encoded(given) : given))
+      const at = where?.perPrompt ? { of: where.perPrompt[prompt] ?? [] } : where
+      const one = {
+        ...request,
+        asked: { prompts: [ids], positions: { of: [position] } },
+        components: [label],
+        ...(reference === undefined ? {} : { reference }),
+        ...(at === undefined ? {} : { at }),
+      }
+      return call({}, (cancel) => this.#native.erasure(one, cancel))
+    }
+    return new Causal(causal, directions, method, this.#origin, erase)
+  }
+
   /** @internal Reads a saved run. */
   async loadRun(path: string | URL): Promise<Run> {
     const file = filePath(path)
@@ -520,9 +573,14 @@ export class Model implements AsyncDisposable {
 
   #masked(mask: unknown): Uint32Array {
     if (mask === undefined) return new Uint32Array()
-    if (mask === 'special') return native(() => this.#native.specialTokens())
+    if (mask === 'special') return this.specialTokens()
     if (!Array.isArray(mask)) throw invalidArgument('mask', mask, "'special', or a list of tokens")
     return this.#tokenIds('mask', mask)
+  }
+
+  /** @internal The tokens that no text is made of: special and reserved ones, and ids that the tokenizer does not have. */
+  specialTokens(): Uint32Array {
+    return native(() => this.#native.specialTokens())
   }
 
   /** The ids of tokens outside of any prompt: each text must be one token alone. */
@@ -629,7 +687,7 @@ export class Model implements AsyncDisposable {
     checkKeys('detectHeads', options, DETECT_OPTIONS)
     const { nContext, dVocab, bosToken } = this.config
     const heads = labels('heads', options.heads)
-    const special = new Set(native(() => this.#native.specialTokens()))
+    const special = new Set(this.specialTokens())
     if (bosToken !== null) special.add(bosToken)
     const longest = Math.max(2, Math.min(25, Math.floor((nContext - 1) / 2), Math.floor((dVocab - special.size) / 2)))
     const request = {
@@ -656,6 +714,29 @@ export class Model implements AsyncDisposable {
     options: DescribeOptions = {},
   ): Promise<HeadDescription[]> {
     return describeHeads(this, prompts, targets, options)
+  }
+
+  /**
+   * How well the model answers a data set: whether the answer's logit is above its rival's and above all others, the
+   * difference of the two, and probabilities, item by item and in the mean. It runs the prompts in batches and keeps no
+   * logits; with `corrupted: true` it asks the twins the same.
+   *
+   * @throws {PrismError} those of the forward pass, `UNKNOWN_OPTION`, `INVALID_ARGUMENT`
+   */
+  evaluate(dataset: Dataset, options?: EvaluateOptions): Promise<Evaluation>
+  /**
+   * The same of your own prompts.
+   *
+   * @param choices one answer and its rival for all, or one per prompt
+   * @throws {PrismError} `NOT_ONE_TOKEN`, `TOKEN_RANGE`, and those of tokenising and of the forward pass
+   */
+  evaluate(prompts: readonly Prompt[], choices: Choice | readonly Choice[], options?: EvaluateOptions): Promise<Evaluation>
+  evaluate(
+    what: Dataset | readonly Prompt[],
+    second: EvaluateOptions | Choice | readonly Choice[] = {},
+    third: EvaluateOptions = {},
+  ): Promise<Evaluation> {
+    return evaluate(this, what, second, third)
   }
 
   /** The hook points that this model has, in the order of the forward pass. */

@@ -4,18 +4,21 @@ import type * as Addon from '../index.d.ts'
 
 const addon = createRequire(import.meta.url)('../native.cjs') as typeof Addon
 
-export const { CancelHandle, NativeSummary, chunkTokens, errorCodes, loadModel, nearest } = addon
+export const { CancelHandle, NativeSummary, chunkTokens, errorCodes, loadModel, nearest, verdictNames } = addon
 /** Running sums, as the addon holds them. */
 export type NativeSummary = InstanceType<typeof NativeSummary>
 export type {
+  NativeAblateCall,
   NativeAsked,
   NativeAttributing,
   NativeAttribution,
+  NativeCausal,
   NativeCircuit,
   NativeColumns,
   NativeComponent,
   NativeComposition,
   NativeDetected,
+  NativeErasure,
   NativeHeadPattern,
   NativeIntervention,
   NativeInterventions,

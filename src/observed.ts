@@ -37,13 +37,10 @@ export interface NativeRows {
   readonly idOffsets: Uint32Array
 }
 
-/**
- * What was read from forward passes without changing anything in them: it shows where an effect can be seen, not what
- * causes it. Of a run with interventions, `provenance.interventions` says what was changed before. Every result of attribution is of this kind.
- */
-export abstract class Observed {
-  /** What the numbers are worth. */
-  readonly kind = 'observed' as const
+/** Numbers about rows (prompt, position) of some prompts. */
+export abstract class Result {
+  /** What the numbers are worth: observed, or the effect of a change that was made. */
+  abstract readonly kind: 'observed' | 'causal'
   /** What each row is: prompts in order, positions rising; a BOS token counts as a position. */
   readonly rows: { readonly prompt: Uint32Array; readonly position: Uint32Array }
   /** Where the numbers come from. */
@@ -102,6 +99,15 @@ export abstract class Observed {
     const at = this.rowIndex(i)
     return { prompt: this.rows.prompt[at] ?? 0, position: this.rows.position[at] ?? 0 }
   }
+}
+
+/**
+ * What was read from forward passes without changing anything in them: it shows where an effect can be seen, not what
+ * causes it. Every result of attribution is of this kind.
+ */
+export abstract class Observed extends Result {
+  /** What the numbers are worth. */
+  readonly kind = 'observed' as const
 }
 
 /** @internal That a result has rows to reduce. */

@@ -1,5 +1,4 @@
 // Many rows reduced to one line per component; the sums are the core's.
-import type { Component } from './components.js'
 import { native } from './errors.js'
 import { type NativeColumns, NativeSummary } from './native.js'
 import { checkKeys, wholeNumber } from './options.js'
@@ -36,6 +35,9 @@ export interface MeanOptions {
 /** Names of {@link MeanOptions}. */
 export const MEAN_OPTIONS = ['seed', 'resamples', 'leading'] as const
 
+/** What a column is called. */
+type Labelled = { readonly label: string }
+
 /** @internal Running sums of the columns of results, with their options checked. */
 export class Sums {
   readonly #native: NativeSummary
@@ -52,7 +54,7 @@ export class Sums {
     return this.#native.add(values, prompts)
   }
 
-  async finish(components: readonly Component[]): Promise<ComponentMean[]> {
+  async finish(components: readonly Labelled[]): Promise<ComponentMean[]> {
     return means(await this.#native.finish(this.#top), components)
   }
 
@@ -63,7 +65,7 @@ export class Sums {
   }
 
   /** The means of rows that are all there. */
-  static of(values: Float32Array, prompts: Uint32Array, components: readonly Component[], options: MeanOptions): ComponentMean[] {
+  static of(values: Float32Array, prompts: Uint32Array, components: readonly Labelled[], options: MeanOptions): ComponentMean[] {
     checkKeys('mean', options, MEAN_OPTIONS)
     const sums = new Sums(components.length, options)
     native(() => sums.#native.addNow(values, prompts))
@@ -71,7 +73,7 @@ export class Sums {
   }
 }
 
-function means({ mean, std, low, high, sameSign, stability }: NativeColumns, components: readonly Component[]): ComponentMean[] {
+function means({ mean, std, low, high, sameSign, stability }: NativeColumns, components: readonly Labelled[]): ComponentMean[] {
   const at = (list: Float64Array, i: number) => list[i] ?? Number.NaN
   return components.map(({ label }, i) => ({
     label,

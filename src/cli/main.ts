@@ -1,10 +1,12 @@
 #!/usr/bin/env node
 // The command line. Exit status: 0 done, 1 refused with a coded error, 2 wrong usage, 130 interrupted.
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { readFileSync } from 'node:fs'
+import { CORRUPTIONS } from '../data/ioi.js'
 import { PrismError } from '../errors.js'
 import { runAttention } from './attention.js'
 import { runAttribute } from './attribute.js'
+import { DATASETS, runDataset } from './dataset.js'
 import { runDemo } from './demo.js'
 import { runHeads } from './heads.js'
 import { runInfo } from './info.js'
@@ -70,6 +72,25 @@ function program(): Command {
       return runHeads(prompt, options, interrupt.signal)
     })
 
+  common(root.command('dataset'))
+    .description('prompts for a task with corrupted twins, and how well the model does it')
+    .addArgument(new Argument('<name>', 'which').choices([...DATASETS]))
+    .option('--n <n>', 'how many items (default: 100; all facts)', wholeNumber)
+    .option('--seed <seed>', 'seed of what is drawn', fromZero, 0)
+    .addOption(
+      new Option('--order <order>', 'ioi: which name comes first (default: both in turn)').choices(['ABBA', 'BABA', 'both']),
+    )
+    .addOption(new Option('--corruption <name>', 'ioi: the twins (default: ABC, three random names)').choices([...CORRUPTIONS]))
+    .option('--length <n>', 'induction: tokens that are repeated', wholeNumber)
+    .option('--bos', 'put a BOS token in front of the prompts, whatever the tokenizer does')
+    .option('--no-bos', 'leave it out')
+    .option('--evaluate', 'run prompts and twins: accuracy and logit difference')
+    .option('--top <k>', 'items that the table shows (default: 5)', wholeNumber)
+    .addOption(formatOption(['table', 'json', 'jsonl', 'csv']))
+    .option('--out <file>', 'write there instead of to the terminal')
+    .addHelpText('after', DATASET_EXAMPLE)
+    .action((name, options) => runDataset(name, options, interrupt.signal))
+
   common(root.command('info'))
     .description('what a model is and what it decomposes into')
     .addOption(formatOption(['table', 'json']))
@@ -108,6 +129,17 @@ Example:
 const HEADS_EXAMPLE = `
 Example:
   logit-prism heads ${DEMO_QUESTION}`
+
+const DATASET_EXAMPLE = `
+ioi           who of two names gets the thing (Wang et al. 2022)
+induction     random tokens, repeated (Olsson et al. 2022)
+facts         capitals, languages, landmarks, continents
+greater-than  a later year, for tokenizers that split years in two (Hanna et al. 2023)
+
+Words that the tokenizer does not have as one token are left out, and said.
+
+Example:
+  logit-prism dataset ioi --n 200 --seed 1 --evaluate`
 
 /** Options of commands that run a prompt. */
 function prompted(command: Command): Command {
@@ -170,6 +202,11 @@ function collect(value: string, earlier: string[] = []): string[] {
 
 function wholeNumber(text: string): number {
   if (!/^\d+$/.test(text) || Number(text) < 1) throw new InvalidArgumentError('It is a whole number from 1 on.')
+  return Number(text)
+}
+
+function fromZero(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('It is a whole number from 0 on.')
   return Number(text)
 }
 

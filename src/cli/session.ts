@@ -73,5 +73,5 @@ export function modelLine(model: Model, path: string | undefined): string {
 
 /** The text of a token, or its id where there is no tokenizer. */
 export function tokenText(model: Model, id: number): string {
-  return model.tokenizer?.decode([id]) ?? `#${id}`
+  return model.tokenText(id)
 }

@@ -100,6 +100,8 @@ test.runIf(hasScript).each([60, 80, 100, 120])('tables fit %i columns', async (c
     `lens '${DEMO_PROMPT}'`,
     `attention '${DEMO_PROMPT}'`,
     `attention '${LONG}' --ids --head L1H1 --head L0H2`,
+    'dataset ioi --evaluate --n 20',
+    'dataset induction --evaluate --n 3',
     'demo',
   ]) {
     const lines = screen(await onTerminal(columns, `${command} --quiet`))

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Tokenizer } from '../../src/index.js'
-import { DEMO, DEMO_PROMPT, DEMO_TARGET, fixture, open, readJson, refusal } from '../helpers.js'
+import { DEMO, DEMO_PROMPT, DEMO_TARGET, fixture, open, readJson, refusal, spoiled } from '../helpers.js'
 
 const { model: file } = readJson<{ model: { vocab: Record<string, number> } }>(DEMO, 'tokenizer.json')
 const id = (word: string) => file.vocab[word] ?? Number.NaN
@@ -150,4 +150,21 @@ test('without a tokenizer ids run, and texts are refused', async () => {
   await model.attribute([[1, 2]], { answer: 3 })
   await refusal('TOKENIZER_MISSING', () => model.attribute(['some text'], { answer: 3 }))
   await refusal('TOKENIZER_MISSING', () => model.attribute([[1, 2]], { answer: ' Mary' }))
+})
+
+test('ids of the weights that the tokenizer has not are shown by number: weights are often padded', async () => {
+  const directory = spoiled('demo')
+  const path = join(directory, 'tokenizer.json')
+  const file = readJson<{ model: { vocab: Record<string, number> } }>(path)
+  const vocab = Object.fromEntries(Object.entries(file.model.vocab).filter(([, at]) => at < 150))
+  writeFileSync(path, JSON.stringify({ ...file, model: { ...file.model, vocab } }))
+  const model = await open(directory)
+  const lens = await model.logitLens([[0, 104, 79]], { top: 342 })
+  const texts = new Map(
+    lens
+      .row(0)
+      .at(-1)
+      ?.top?.map((token) => [token.id, token.text]),
+  )
+  expect([texts.get(79), texts.get(149), texts.get(150), texts.get(341)]).toEqual(['John', expect.not.stringMatching(/^#/), '#150', '#341']) // prettier-ignore
 })

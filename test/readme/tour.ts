@@ -120,6 +120,16 @@ for (const head of await model.describeHeads(prompts, targets, { top: 2, k: 1 })
   const [row] = head.rows
   console.log(head.label, head.mean.toFixed(2), row?.sources[0]?.token, row?.raised[0]?.text)
 }
+section('causal')
+const causal = await model.ablate(prompts, targets)
+
+for (const effect of causal.row(0).byTotal(4)) {
+  const [first] = effect.mediators
+  const { label, direct, total, verdict } = effect
+  console.log(label, direct.toFixed(2), total.toFixed(2), verdict, first?.label, first?.value.toFixed(2))
+}
+const everywhere = await model.ablate(prompts, targets, { ablateAt: 'all', components: ['L0H0', 'L1H1'] })
+console.log(causal.row(0).get('L0H0').verdict, everywhere.row(0).get('L0H0').verdict)
 section('streams')
 function* pairs() {
   for (const [a, b] of [
@@ -138,6 +148,28 @@ for await (const batch of model.attributeStream(pairs(), { batchPrompts: 2 })) {
 }
 const summary = await model.attributeSummary(pairs(), { resamples: 2000, seed: 1, leading: 2 })
 console.log(summary.byMagnitude(2).map(({ label, mean, sameSign, stability }) => [label, mean.toFixed(2), sameSign, stability]))
+section('data')
+import { facts, ioi } from 'logit-prism'
+
+const data = ioi(model, { n: 200, seed: 2 })
+const [item] = data
+console.log(item?.text, item?.positions)
+console.log(item?.corruptedText) // the twin: as many tokens
+console.log(data.leftOut.length, data.leftOut.at(-1))
+
+console.log(await model.evaluate(data))
+const twins = await model.evaluate(data, { corrupted: true })
+console.log(twins.accuracy.mean, twins.logitDifference.mean.toFixed(2))
+
+const shares = await model.attribute(data.prompts, data.targets)
+const mover = shares.mean().find(({ label }) => label === 'L3H0')
+console.log(mover?.mean.toFixed(2), mover?.sameSign)
+
+const [capital] = facts(model, [
+  { template: 'The capital of {SUBJECT} is {ANSWER}', subject: 'France', answer: 'Paris' },
+  { template: 'The capital of {SUBJECT} is {ANSWER}', subject: 'Japan', answer: 'Tokyo' },
+])
+console.log(capital?.text, capital?.words.ANSWER, capital?.corruptedWords.ANSWER, capital?.positions.SUBJECT)
 section('out')
 import { writeFileSync } from 'node:fs'
 import { tableToIPC } from 'apache-arrow' // npm install apache-arrow

@@ -2,7 +2,7 @@
 //!
 //! A plain batch is one segment per prompt, at positions `0..T`, from layer 0. A segment may instead borrow the keys
 //! and values of the positions before it (a shared prefix, or an earlier run), and may enter at a later layer with its
-//! residual stream given (to resume after an intervention).
+//! residual stream given, before a block or in the middle of one (to resume after an intervention).
 
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
@@ -46,13 +46,34 @@ pub struct KeyValues {
     pub prompt_length: usize,
 }
 
-/// A layer and the residual stream that enters it.
+/// Where a segment enters the model, and the residual stream that enters there.
 #[derive(Clone)]
 pub struct Resume {
-    /// The first layer to compute.
-    pub layer: usize,
+    /// The first sublayer to compute.
+    pub at: Entry,
     /// [pos, d_model]
     pub stream: Tensor,
+}
+
+/// A place where segments enter, in the order of the forward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// Which layer; the number of layers for the final norm.
+    pub layer: usize,
+    /// Behind that layer's attention, which is not computed.
+    pub behind_attention: bool,
+}
+
+impl Entry {
+    /// In front of a layer's block, with its `resid_pre`; behind the last one with the stream that the final norm reads.
+    pub fn before(layer: usize) -> Self {
+        Entry { layer, behind_attention: false }
+    }
+
+    /// Between a layer's attention and its MLP, with its `resid_mid`.
+    pub fn behind_attention(layer: usize) -> Self {
+        Entry { layer, behind_attention: true }
+    }
 }
 
 /// Checked segments and their rows. Segments that enter later come later, so the rows that are under way at any layer
@@ -61,6 +82,7 @@ pub struct Batch {
     segments: Vec<Segment>,
     rows: Vec<Range<usize>>,
     starts: Vec<usize>,
+    prompt_lengths: Vec<usize>,
 }
 
 impl Segment {
@@ -69,24 +91,38 @@ impl Segment {
         Segment { ids: ids.into(), past: None, resume: None }
     }
 
-    fn first_layer(&self) -> usize {
-        self.resume.as_ref().map_or(0, |r| r.layer)
+    fn entry(&self) -> Entry {
+        self.resume.as_ref().map_or(Entry::before(0), |r| r.at)
     }
 
-    /// Segments enter in this order: by their embeddings, then by the stream they bring, layer after layer.
-    fn order(&self) -> usize {
-        self.resume.as_ref().map_or(0, |r| r.layer + 1)
+    /// Segments enter in this order: by their embeddings, then by the stream they bring, sublayer after sublayer.
+    fn order(&self) -> (bool, Entry) {
+        (self.resume.is_some(), self.entry())
     }
 
     fn check_resume(&self, config: &ModelConfig) -> Result<()> {
-        match &self.resume {
-            Some(r) if r.layer >= config.n_layers || r.stream.dims() != [self.ids.len(), config.d_model] => {
-                let found = format!("a stream of shape {:?} into layer {}", r.stream.dims(), r.layer);
-                let expected =
-                    format!("[{}, {}] into one of {} layers", self.ids.len(), config.d_model, config.n_layers);
-                Err(PrismError::argument("resume", found, expected))
-            }
-            _ => Ok(()),
+        let Some(Resume { at, stream }) = &self.resume else { return Ok(()) };
+        // parallel blocks have no stream between attention and MLP
+        let last = if at.behind_attention { config.n_layers - 1 } else { config.n_layers };
+        let is_there = at.layer <= last && !(at.behind_attention && config.parallel);
+        if is_there && stream.dims() == [self.ids.len(), config.d_model] {
+            return Ok(());
+        }
+        let place = if at.behind_attention { "behind the attention of layer" } else { "into layer" };
+        let found = format!("a stream of shape {:?} {place} {}", stream.dims(), at.layer);
+        let inside = if config.parallel { ", whose blocks are parallel" } else { "" };
+        let expected =
+            format!("[{}, {}] into one of {} layers{inside}", self.ids.len(), config.d_model, config.n_layers);
+        Err(PrismError::argument("resume", found, expected))
+    }
+
+    /// Tokens of the prompt that a segment with its first row at `start` belongs to: one behind stored keys continues
+    /// their prompt, of which the end may be left out.
+    fn prompt_length(&self, start: usize) -> usize {
+        let end = start + self.ids.len();
+        match &self.past {
+            Some(Past::Stored(stored)) => end.max(stored.prompt_length),
+            _ => end,
         }
     }
 }
@@ -99,12 +135,16 @@ impl Batch {
     /// not computed yet, or enters before the one ahead of it.
     pub fn new(segments: Vec<Segment>, config: &ModelConfig) -> Result<Self> {
         let (mut rows, mut starts) = (Vec::<Range<usize>>::new(), Vec::<usize>::new());
+        let (mut prompt_lengths, mut checked) = (Vec::new(), None);
         for (i, segment) in segments.iter().enumerate() {
             // where the segment begins, and how long the prompt is whose keys it borrows
             let (start, lender) = match &segment.past {
                 None => (0, segment.ids.len()),
                 Some(Past::Stored(stored)) => {
-                    stored.check(config)?;
+                    if checked != Some(Arc::as_ptr(stored)) {
+                        stored.check(config)?;
+                        checked = Some(Arc::as_ptr(stored));
+                    }
                     (stored.length, stored.prompt_length)
                 }
                 Some(Past::Segment { index, length }) => {
@@ -117,7 +157,8 @@ impl Batch {
                 }
             };
             check_ids(&segment.ids, i, start, config)?;
-            check_same_angles(config, lender, start + segment.ids.len())?;
+            let prompt_length = segment.prompt_length(start);
+            check_same_angles(config, lender, prompt_length)?;
             segment.check_resume(config)?;
             if i > 0 && segment.order() < segments[i - 1].order() {
                 return Err(PrismError::argument(
@@ -129,8 +170,9 @@ impl Batch {
             let row = rows.last().map_or(0, |r| r.end);
             rows.push(row..row + segment.ids.len());
             starts.push(start);
+            prompt_lengths.push(prompt_length);
         }
-        Ok(Batch { segments, rows, starts })
+        Ok(Batch { segments, rows, starts, prompt_lengths })
     }
 
     /// One segment per prompt.
@@ -161,14 +203,26 @@ impl Batch {
         self.starts[i]
     }
 
-    /// How many segments are under way at layer `l`; they are the first ones.
-    pub fn active(&self, l: usize) -> usize {
-        self.segments.partition_point(|s| s.first_layer() <= l)
+    /// Tokens of the prompt that segment `i` belongs to.
+    pub fn prompt_length(&self, i: usize) -> usize {
+        self.prompt_lengths[i]
     }
 
-    /// The segments that enter at layer `l` with a stream of their own.
-    pub fn entering(&self, l: usize) -> impl Iterator<Item = &Resume> {
-        self.segments.iter().filter_map(|s| s.resume.as_ref()).filter(move |r| r.layer == l)
+    /// How many segments are under way in the attention of layer `l`; they are the first ones.
+    pub fn active(&self, l: usize) -> usize {
+        self.segments.partition_point(|s| s.entry() <= Entry::before(l))
+    }
+
+    /// How many rows are under way in the attention of layer `l`; they are the first ones.
+    pub fn rows_under_way(&self, l: usize) -> usize {
+        self.active(l).checked_sub(1).map_or(0, |last| self.rows[last].end)
+    }
+
+    /// The segments that enter at a place with a stream of their own.
+    pub fn entering(&self, at: Entry) -> impl Iterator<Item = (usize, &Tensor)> {
+        let segments = self.segments.partition_point(|s| s.order() < (true, at))
+            ..self.segments.partition_point(|s| s.order() <= (true, at));
+        segments.filter_map(|i| Some((i, &self.segments[i].resume.as_ref()?.stream)))
     }
 
     /// Whether any segment enters by its embeddings.

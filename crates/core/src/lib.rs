@@ -10,7 +10,7 @@
 //! | `pos` (`T`) | positions of a prompt | `d_vocab` (`V`) | tokens of the vocabulary |
 //! | `rows` (`R`) | (prompt, position) pairs of a batch | `query_pos`, `key_pos` | where attention looks from and to |
 //!
-//! The way of the data: `config` and `checkpoint` → `model` → `attribution`, and never back. `run` puts prompts into
+//! The way of the data: `config` and `checkpoint` → `model` → `attribution` → `causal`, and never back. `run` puts prompts into
 //! chunks and chunks onto threads.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -19,6 +19,7 @@ pub mod attribution;
 pub mod batch;
 pub mod cache;
 pub mod cancel;
+pub mod causal;
 pub mod checkpoint;
 pub mod chunk;
 pub mod circuit;

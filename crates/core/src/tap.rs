@@ -197,7 +197,8 @@ impl<'a> Tap<'a> {
 
     /// Where a row of the batch lies in a value of `n_rows` rows: those under way, or by now the kept ones only.
     pub fn place(&self, row: usize, n_rows: usize) -> Option<usize> {
-        if self.narrowed { self.kept_as(row) } else { (row < n_rows).then_some(row) }
+        let place = if self.narrowed { self.kept_as(row) } else { Some(row) };
+        place.filter(|place| *place < n_rows)
     }
 
     fn kept_as(&self, row: usize) -> Option<usize> {
@@ -224,13 +225,23 @@ impl<'a> Tap<'a> {
     /// # Errors
     /// `INTERNAL` where the value is not of that shape.
     pub fn of_all(&self, value: &Tensor) -> Result<Tensor> {
-        let under_way = value.dim(0)? as u32;
-        let rows: Vec<u32> = self.capture.rows.iter().copied().filter(|r| *r < under_way).collect();
-        if rows.len() == under_way as usize {
+        self.kept_of(value, 0)
+    }
+
+    /// The kept rows of a value that holds some consecutive rows of the batch, from row `first` on.
+    ///
+    /// # Errors
+    /// `INTERNAL` where the value is not of that shape.
+    pub fn kept_of(&self, value: &Tensor, first: usize) -> Result<Tensor> {
+        let rows = first as u32..(first + value.dim(0)?) as u32;
+        let kept = &self.capture.rows;
+        let kept = &kept[kept.partition_point(|r| *r < rows.start)..kept.partition_point(|r| *r < rows.end)];
+        if kept.len() == rows.len() {
             return Ok(value.clone()); // rows rise, so these are all of them
         }
+        let kept: Vec<u32> = kept.iter().map(|r| r - rows.start).collect();
         // queries, keys and values are views of one tensor, and candle selects from contiguous ones only
-        Ok(value.contiguous()?.index_select(&Tensor::new(rows, value.device())?, 0)?)
+        Ok(value.contiguous()?.index_select(&Tensor::new(kept, value.device())?, 0)?)
     }
 
     /// What was kept.

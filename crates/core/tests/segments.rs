@@ -5,7 +5,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::*;
-use logit_prism_core::batch::{Batch, KeyValues, Past, Resume, Segment};
+use logit_prism_core::batch::{Batch, Entry, KeyValues, Past, Resume, Segment};
 use logit_prism_core::cancel::Cancel;
 use logit_prism_core::hook::{BlockPoint, HookPoint};
 use logit_prism_core::session::Session;
@@ -53,7 +53,7 @@ fn behind(ids: &[u32], index: usize, length: usize) -> Segment {
 }
 
 fn resuming(ids: &[u32], layer: usize, stream: &Tensor) -> Segment {
-    Segment { ids: ids.into(), past: None, resume: Some(Resume { layer, stream: stream.clone() }) }
+    Segment { ids: ids.into(), past: None, resume: Some(Resume { at: Entry::before(layer), stream: stream.clone() }) }
 }
 
 #[test]
@@ -180,6 +180,98 @@ fn all_segments_may_enter_late() {
 }
 
 #[test]
+fn a_run_resumes_behind_attention_and_behind_the_last_block() {
+    let session = gpt2();
+    let expected = whole(&session, &IDS);
+    let wanted = [points(BlockPoint::ResidMid).as_slice(), &[HookPoint::Block(2, BlockPoint::ResidPost)]].concat();
+    let (_, kept) = run(&session, vec![Segment::prompt(IDS)], &wanted);
+    let at = |at, point| {
+        let stream = kept.rows(point).unwrap().clone();
+        Segment { ids: IDS.into(), past: None, resume: Some(Resume { at, stream }) }
+    };
+    let mut entries: Vec<Segment> =
+        (0..3).map(|l| at(Entry::behind_attention(l), HookPoint::Block(l, BlockPoint::ResidMid))).collect();
+    entries.push(at(Entry::before(3), HookPoint::Block(2, BlockPoint::ResidPost)));
+    for (i, entry) in entries.iter().enumerate() {
+        same(&format!("entry {i}"), &run(&session, vec![entry.clone()], &[]).0, &expected);
+    }
+    let together = [vec![Segment::prompt(IDS)], entries].concat();
+    let (stream, _) = run(&session, together, &[]);
+    stream.chunks(14).enumerate().for_each(|(i, stream)| same(&format!("{i} of all"), stream, &expected));
+}
+
+/// What a run of these ids leaves for rows that branch off it: its keys and values before each position, and streams.
+fn left_by(session: &Session, ids: &[u32]) -> (impl Fn(usize) -> Arc<KeyValues>, Activations) {
+    let config = &session.transformer.config;
+    let all = |point| (0..config.n_layers).map(move |l| HookPoint::Block(l, point));
+    let key = if config.turns_queries_and_keys() { BlockPoint::RotK } else { BlockPoint::K };
+    let streams = [BlockPoint::ResidPre, BlockPoint::ResidMid, BlockPoint::ResidPost];
+    let wanted = [key, BlockPoint::V].into_iter().chain(streams).flat_map(all);
+    let wanted: Vec<HookPoint> = wanted.filter(|point| point.absent(config).is_none()).collect();
+    let batch = Batch::new(vec![Segment::prompt(ids)], config).unwrap();
+    let capture =
+        Capture { points: wanted.into_iter().collect(), rows: (0..ids.len() as u32).collect(), ..Capture::default() };
+    let cancel = Cancel::default();
+    let mut tap = Tap::new(&capture, &cancel);
+    session.transformer.forward(&batch, &mut tap).unwrap();
+    let kept = tap.finish();
+    let at = |l, point| kept.rows(HookPoint::Block(l, point)).unwrap().clone();
+    let layers: Vec<_> = (0..config.n_layers).map(|l| (at(l, key), at(l, BlockPoint::V))).collect();
+    let prompt_length = ids.len();
+    (move |length| Arc::new(KeyValues { layers: layers.clone(), length, prompt_length }), kept)
+}
+
+/// Rows that branch off a run at two positions and at every place, with the stream that was there, end as the run did;
+/// of every family, which differ in positions, windows, caps, sinks and norms.
+#[test]
+fn single_rows_branch_off_anywhere() {
+    for name in parity_families() {
+        let reference = json(&fixture(&format!("parity/{name}/reference.json")));
+        let ids = &ids(&reference["prompts"])[1];
+        for session in load_both(&fixture(&format!("parity/{name}"))) {
+            let session = session.unwrap();
+            let (n_layers, d_model) = (session.transformer.config.n_layers, session.transformer.config.d_model);
+            let (past, kept) = left_by(&session, ids);
+            let expected = flat(kept.rows(HookPoint::Block(n_layers - 1, BlockPoint::ResidPost)).unwrap());
+            let positions = [0, 5, ids.len() - 1];
+            let pasts = positions.map(&past);
+            let mut places: Vec<(Entry, HookPoint)> = Vec::new();
+            for l in 0..n_layers {
+                places.push((Entry::before(l), HookPoint::Block(l, BlockPoint::ResidPre)));
+                if !session.transformer.config.parallel {
+                    places.push((Entry::behind_attention(l), HookPoint::Block(l, BlockPoint::ResidMid)));
+                }
+            }
+            places.push((Entry::before(n_layers), HookPoint::Block(n_layers - 1, BlockPoint::ResidPost)));
+            let (mut segments, mut wanted) = (Vec::new(), Vec::new());
+            for (at, point) in &places {
+                for (position, past) in positions.iter().zip(&pasts) {
+                    let stream = kept.rows(*point).unwrap().narrow(0, *position, 1).unwrap();
+                    let past = Some(Past::Stored(past.clone()));
+                    segments.push(Segment {
+                        ids: vec![ids[*position]],
+                        past,
+                        resume: Some(Resume { at: *at, stream }),
+                    });
+                    wanted.extend(&expected[position * d_model..(position + 1) * d_model]);
+                }
+            }
+            let n = segments.len() as u32;
+            let batch = Batch::new(segments, &session.transformer.config).unwrap();
+            // all rows, and some of them, which the last block narrows to
+            for rows in [(0..n).collect::<Vec<_>>(), (0..n).filter(|row| row % 3 != 1).collect()] {
+                let capture = Capture { rows: rows.clone(), ..Capture::default() };
+                let cancel = Cancel::default();
+                let output = session.transformer.forward(&batch, &mut Tap::new(&capture, &cancel)).unwrap();
+                let of_row = |row: &u32| &wanted[*row as usize * d_model..(*row as usize + 1) * d_model];
+                let wanted: Vec<f64> = rows.iter().flat_map(of_row).copied().collect();
+                close(&name, flat(&output.stream), &wanted, TOLERANCE);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_changed_stream_changes_the_result() {
     let session = gpt2();
     let doubled = (&resid_pre(&session, &IDS)[1] * 2.0).unwrap();
@@ -248,15 +340,28 @@ fn layers_never_fall() {
     refused(vec![at(0), Segment::prompt([1])], "INVALID_ARGUMENT", "segments");
     let batch = Batch::new(vec![Segment::prompt([1]), at(0), at(1), at(1), at(2)], &gpt2().transformer.config).unwrap();
     assert_eq!([0, 1, 2].map(|l| batch.active(l)), [2, 4, 5]);
-    assert_eq!([0, 1, 2].map(|l| batch.entering(l).count()), [1, 2, 1]);
+    assert_eq!([0, 1, 2].map(|l| batch.entering(Entry::before(l)).count()), [1, 2, 1]);
 }
 
 #[test]
 fn a_stream_fits_its_segment_and_its_layer_exists() {
     let zeros = |shape: (usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
-    for (layer, shape) in [(3, (2, 32)), (1, (1, 32)), (1, (3, 32)), (1, (2, 31)), (usize::MAX, (2, 32))] {
+    for (layer, shape) in [(4, (2, 32)), (1, (1, 32)), (1, (3, 32)), (1, (2, 31)), (usize::MAX, (2, 32))] {
         refused(vec![resuming(&[1, 2], layer, &zeros(shape))], "INVALID_ARGUMENT", "resume");
     }
+}
+
+#[test]
+fn parallel_blocks_have_no_stream_behind_attention() {
+    let session = load(&fixture("parity/gptj")).unwrap();
+    let stream = Tensor::zeros((1, 32), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let entering = |at| Segment { ids: vec![1], past: None, resume: Some(Resume { at, stream: stream.clone() }) };
+    let error = error(Batch::new(vec![entering(Entry::behind_attention(0))], &session.transformer.config).map(drop));
+    assert_eq!((error.code(), &error.details()["argument"]), ("INVALID_ARGUMENT", &object!("resume")));
+    Batch::new(vec![entering(Entry::before(0))], &session.transformer.config).unwrap();
+    // and nothing is behind the attention of a layer that is not there
+    refused(vec![entering(Entry::behind_attention(3))], "INVALID_ARGUMENT", "resume");
+    refused(vec![entering(Entry::behind_attention(1)), entering(Entry::before(1))], "INVALID_ARGUMENT", "segments");
 }
 
 #[test]

@@ -210,11 +210,11 @@ pub fn convention(name: &str) -> Parsed<Convention> {
     one_of("convention", name, &[("default", Convention::Default), ("transformerlens", Convention::TransformerLens)])
 }
 
-fn on_violation(name: &str) -> Parsed<OnViolation> {
+pub fn on_violation(name: &str) -> Parsed<OnViolation> {
     one_of("onViolation", name, &[("throw", OnViolation::Throw), ("warn", OnViolation::Warn)])
 }
 
-fn targets(list: Vec<NativeTarget>) -> Parsed<Vec<Target<Token>>> {
+pub fn targets(list: Vec<NativeTarget>) -> Parsed<Vec<Target<Token>>> {
     list.into_iter().map(target).collect()
 }
 

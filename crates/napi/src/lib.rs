@@ -2,6 +2,7 @@
 //! call of the core on its engine thread, wrap.
 
 mod attention;
+mod causal;
 mod circuit;
 mod decompose;
 mod errors;

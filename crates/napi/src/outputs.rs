@@ -92,7 +92,7 @@ pub fn attribution((ids, result, capped): (Vec<Vec<u32>>, Attribution, bool)) ->
     }
 }
 
-fn violations(certificates: &[Certificate]) -> u32 {
+pub fn violations(certificates: &[Certificate]) -> u32 {
     certificates.iter().filter(|c| !c.holds()).count() as u32
 }
 
@@ -100,14 +100,14 @@ pub fn components(components: Vec<Component>) -> Vec<NativeComponent> {
     components.into_iter().map(NativeComponent::from).collect()
 }
 
-struct Targets {
-    tokens: Uint32Array,
-    weights: Float64Array,
-    offsets: Uint32Array,
-    mean: Float64Array,
+pub struct Targets {
+    pub tokens: Uint32Array,
+    pub weights: Float64Array,
+    pub offsets: Uint32Array,
+    pub mean: Float64Array,
 }
 
-fn targets(resolved: &[Resolved]) -> Targets {
+pub fn targets(resolved: &[Resolved]) -> Targets {
     let (mut tokens, mut weights, mut offsets, mut means) = (Vec::new(), Vec::new(), vec![0], Vec::new());
     for target in resolved {
         if let Resolved::Tokens(set) = target {
@@ -120,11 +120,11 @@ fn targets(resolved: &[Resolved]) -> Targets {
     Targets { tokens: tokens.into(), weights: weights.into(), offsets: offsets.into(), mean: means.into() }
 }
 
-fn column(rows: &[Row], of: impl Fn(&Row) -> usize) -> Uint32Array {
+pub fn column(rows: &[Row], of: impl Fn(&Row) -> usize) -> Uint32Array {
     rows.iter().map(|row| of(row) as u32).collect::<Vec<_>>().into()
 }
 
-fn offsets_of(lists: &[Vec<u32>]) -> Uint32Array {
+pub fn offsets_of(lists: &[Vec<u32>]) -> Uint32Array {
     let ends = lists.iter().scan(0, |end, list| {
         *end += list.len() as u32;
         Some(*end)

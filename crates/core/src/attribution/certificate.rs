@@ -55,11 +55,16 @@ pub(super) fn certify<T: Copy + Into<f64>>(
     values.chunks_exact(n).zip(constant).zip(measured).map(row).collect()
 }
 
+/// The certificate of two sides that were formed of attributions of this sum of magnitudes.
+pub(crate) fn certify_sums(total: f64, measured: f64, magnitude: f64) -> Certificate {
+    Certificate { total, measured, tolerance: RELATIVE * (1.0 + magnitude) }
+}
+
 /// That every certificate holds.
 ///
 /// # Errors
 /// `INCOMPLETE`, with the first row that does not and the number of such rows.
-pub(super) fn check(certificates: &[Certificate], rows: &[Row]) -> Result<()> {
+pub(crate) fn check(certificates: &[Certificate], rows: &[Row]) -> Result<()> {
     let failing = || certificates.iter().zip(rows).filter(|(c, _)| !c.holds());
     match failing().next() {
         None => Ok(()),

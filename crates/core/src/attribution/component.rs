@@ -182,8 +182,13 @@ pub(super) fn columns(fine: &[Component], unit: Unit, config: &ModelConfig) -> V
     fine.iter().filter_map(of).collect()
 }
 
+/// For heads one by one, the column of `unit` that each belongs to.
+pub(crate) fn fine_columns(unit: Unit, config: &ModelConfig) -> Vec<usize> {
+    columns(&Component::all(Unit::Head, config), unit, config)
+}
+
 /// Sums the fine columns of every row, in f64, into those that `columns` names: row-major in and out.
-pub(super) fn sum_columns(fine: &[f64], columns: &[usize]) -> Vec<f32> {
+pub(crate) fn sum_columns(fine: &[f64], columns: &[usize]) -> Vec<f32> {
     let n_coarse = columns.iter().max().map_or(0, |last| last + 1);
     let mut values = Vec::with_capacity(fine.len() / columns.len() * n_coarse);
     let mut sums = vec![0.0; n_coarse];

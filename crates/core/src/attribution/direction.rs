@@ -77,7 +77,7 @@ fn behind_the_norm(weights: &TokenWeights, unembed: &Unembed) -> Result<(Vec<f64
 }
 
 /// The direction before a norm, of one behind it, the norm's scale held: `γ ⊙ u`, and for a layer norm less its mean.
-pub(super) fn before(u: &[f64], norm: &NormLayer) -> Result<Vec<f64>> {
+pub(crate) fn before(u: &[f64], norm: &NormLayer) -> Result<Vec<f64>> {
     let mut before = u.to_vec();
     if let Some(gamma) = &norm.gamma {
         before.iter_mut().zip(host(gamma)?).for_each(|(u, gamma)| *u *= gamma);
@@ -90,16 +90,16 @@ pub(super) fn before(u: &[f64], norm: &NormLayer) -> Result<Vec<f64>> {
 }
 
 /// A vector's values in f64.
-pub(super) fn host(vector: &Tensor) -> Result<Vec<f64>> {
+pub(crate) fn host(vector: &Tensor) -> Result<Vec<f64>> {
     Ok(vector.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
 }
 
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 /// The distinct directions of some rows.
-pub(super) struct Directions {
+pub(crate) struct Directions {
     distinct: Vec<Direction>,
     of_row: Vec<usize>,
 }

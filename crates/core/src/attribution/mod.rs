@@ -24,11 +24,15 @@ pub mod top_tokens;
 mod vocabulary;
 
 pub use certificate::{Certificate, OnViolation};
+pub(crate) use certificate::{certify_sums, check as check_certificates};
 pub use component::{Component, ExpertId, Kind, Unit};
+pub(crate) use component::{fine_columns, sum_columns};
 pub use convention::Convention;
 pub use direction::{Direction, NormTreatment};
+pub(crate) use direction::{Directions, before, dot, host};
 pub use stack::Depth;
 pub use target::{Against, Answer, Resolved, Target, TokenWeights};
+pub(crate) use target::{measure, resolve_rows};
 pub(crate) use vocabulary::Largest;
 pub use vocabulary::Scored;
 pub(crate) use {project::points as component_points, stack::stack as residual_stack};
@@ -40,7 +44,6 @@ use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
 use crate::model::{Output, Transformer};
 use crate::tap::Activations;
-use direction::Directions;
 use std::collections::BTreeSet;
 
 /// Tokens of the vocabulary that are scanned together.

@@ -2,7 +2,7 @@
 
 use crate::chunk::{Chunk, Prompted, Row};
 use crate::error::{PrismError, Result};
-use crate::model::{Output, Unembed, check_finite};
+use crate::model::{Output, Transformer, Unembed, check_finite};
 use candle_core::{D, DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -174,6 +174,20 @@ fn check_direction(v: &[f32], d_model: usize) -> Result<()> {
     Ok(())
 }
 
+/// The target of some rows of a chunk; `output` holds them.
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) fn resolve_rows(
+    rows: &[Row],
+    chunk: Chunk,
+    targets: &[Target],
+    output: &Output,
+    model: &Transformer,
+) -> Result<Vec<Resolved>> {
+    resolve(rows, chunk, targets, output, &model.unembed)
+}
+
 /// The target of every row; `output` holds the same rows, `targets` one for each prompt of the chunk.
 ///
 /// # Errors
@@ -241,7 +255,7 @@ fn predicted(row: Row, normed: &Tensor, unembed: &Unembed) -> Result<u32> {
 
 /// What is measured at a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Measured {
+pub(crate) struct Measured {
     /// `Σ_t w_t logit_t`, before a cap; or a direction's dot product.
     pub value: f64,
     /// The same of the logits after the cap; NaN where it would take all logits (the mean of capped ones).
@@ -253,7 +267,7 @@ pub(super) struct Measured {
 ///
 /// # Errors
 /// `INTERNAL` where rows do not match.
-pub(super) fn measure(targets: &[Resolved], output: &Output, unembed: &Unembed) -> Result<Vec<Measured>> {
+pub(crate) fn measure(targets: &[Resolved], output: &Output, unembed: &Unembed) -> Result<Vec<Measured>> {
     let weights = || targets.iter().filter_map(|t| if let Resolved::Tokens(w) = t { Some(w) } else { None });
     let tokens: BTreeSet<u32> = weights().flat_map(|w| w.tokens.keys().copied()).collect();
     let tokens: Vec<u32> = tokens.into_iter().collect();

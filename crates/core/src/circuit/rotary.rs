@@ -46,7 +46,7 @@ mod tests {
     /// Rows turned by the forward pass' own kernel, one position each.
     fn turned(x: &Tensor, rotary: &Rotary, from: usize, length: usize) -> Vec<f64> {
         let n = x.dim(0).unwrap();
-        let angles = Angles::new(rotary, from, length, &Device::Cpu).unwrap();
+        let angles = Angles::new(rotary, from..length, length, &Device::Cpu).unwrap();
         assert_eq!(n, length - from);
         values(&rotate(crate::ops::Kernels::Plain, x, &angles, rotary.style).unwrap())
     }

@@ -1,15 +1,17 @@
 //! Attention: queries, keys and values of all rows at once, the pattern segment by segment, one output matrix.
 
 use super::{Linear, NormLayer, Reads, Transformer};
-use crate::batch::{Batch, Past};
+use crate::batch::{Batch, Entry, Past};
 use crate::config::{ModelConfig, Positions, QkSpan, Rotary};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::{BlockPoint, HookPoint};
-use crate::ops::{self, Angles, Kernels, ScoreRule};
+use crate::ops::{self, Angles, Branches, Kernels, ScoreRule};
 use crate::tap::Tap;
 use candle_core::{Device, Tensor};
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The attention of one block.
 pub struct Attention {
@@ -90,7 +92,9 @@ impl Attention {
         let mut angles = pass.angles.clone();
         if narrow && !steps {
             tap.narrow();
-            let rows = Tensor::new(tap.kept_rows(), x.device())?;
+            let under_way = pass.batch.rows_under_way(l) as u32;
+            let rows: Vec<u32> = tap.kept_rows().iter().copied().filter(|row| *row < under_way).collect();
+            let rows = Tensor::new(rows, x.device())?;
             angles = angles.map(|angles| angles.of_rows(&rows)).transpose()?;
         }
         let q = tap.rows(at(Q), self.read_again(q, 0, &reads.q, pass, tap)?)?;
@@ -99,9 +103,37 @@ impl Attention {
             q = tap.rows(at(RotQ), q)?;
         }
 
+        let z = match pass.branches(tap).filter(|_| !steps) {
+            Some(branches) => {
+                ops::attend_branches(pass.kernels, &q, [&k, &v], &branches, &self.rule, self.sinks.as_ref())?
+            }
+            None => self.by_segment(&q, [&k, &v], steps, pass, tap)?,
+        };
+        let z = match narrow && steps {
+            true => {
+                let z = tap.of_all(&z)?;
+                tap.narrow();
+                z
+            }
+            false => z,
+        };
+        let z = tap.rows(at(Z), z)?;
+        let out = self.raw(&z, pass.kernels)?;
+        Ok((z, out))
+    }
+
+    /// z of all rows, segment by segment; in `steps`, by way of scores and pattern.
+    fn by_segment(
+        &self,
+        q: &Tensor,
+        [k, v]: [&Tensor; 2],
+        steps: bool,
+        pass: &mut Pass,
+        tap: &mut Tap,
+    ) -> Result<Tensor> {
         let (mut z, mut taken) = (Vec::new(), 0);
-        for i in 0..pass.batch.active(l) {
-            let (keys, values) = pass.extend(i, &k, &v)?;
+        for i in 0..pass.batch.active(pass.layer) {
+            let (keys, values) = pass.extend(i, k, v)?;
             for rows in runs(pass.batch.rows(i), tap) {
                 let q = q.narrow(0, taken, rows.len())?;
                 taken += rows.len();
@@ -112,14 +144,7 @@ impl Attention {
                 });
             }
         }
-        let mut z = Tensor::cat(&z, 0)?;
-        if narrow && steps {
-            z = tap.of_all(&z)?;
-            tap.narrow();
-        }
-        let z = tap.rows(at(Z), z)?;
-        let out = self.output.forward(&z.flatten_from(1)?, pass.kernels)?;
-        Ok((z, out))
+        Ok(Tensor::cat(&z, 0)?)
     }
 
     /// Queries [rows, H, e] and keys and values side by side [rows, 2 G, e]; if `narrow`, queries of the kept rows only.
@@ -175,6 +200,30 @@ impl Attention {
     /// `INTERNAL` where shapes do not fit.
     pub fn w_o(&self) -> Result<Tensor> {
         Ok(self.output.weight.reshape((self.n_heads, self.d_head, ()))?)
+    }
+
+    /// What attention computes of z [rows, H, e]: [rows, d_model].
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn raw(&self, z: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        self.output.forward(&z.flatten_from(1)?, kernels)
+    }
+
+    /// The same without b_O.
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn raw_without_bias(&self, z: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        ops::linear(kernels, &z.flatten_from(1)?, &self.output.weight, None)
+    }
+
+    /// What head `h` computes of its z [rows, e]: [rows, d_model].
+    ///
+    /// # Errors
+    /// `INTERNAL` where there is no such head.
+    pub fn head_result(&self, z: &Tensor, h: usize, kernels: Kernels) -> Result<Tensor> {
+        ops::linear(kernels, z, &self.output.weight.narrow(0, h * self.d_head, self.d_head)?, None)
     }
 
     /// What each head computes, `z(l,h) W_O(l)[h]`: [rows, H, d_model].
@@ -254,6 +303,33 @@ impl<'a> Pass<'a> {
         Ok(Pass { batch, layer, kernels: model.kernels, is_last, angles, whole: Vec::new() })
     }
 
+    /// The rows of the segments under way, of those that share the keys and values before them put together, where every
+    /// segment is one row behind stored keys; `None` for other batches.
+    fn branches(&self, tap: &Tap) -> Option<Vec<Branches<'a>>> {
+        let active = self.batch.active(self.layer);
+        let is_whole =
+            !tap.is_narrowed() || tap.kept_rows().iter().take(active).enumerate().all(|(i, r)| *r == i as u32);
+        let (mut branches, mut known) = (Vec::<Branches>::new(), HashMap::new());
+        for (i, segment) in self.batch.segments()[..active].iter().enumerate() {
+            let (Some(Past::Stored(stored)), 1, true) = (&segment.past, segment.ids.len(), is_whole) else {
+                return None;
+            };
+            let next = branches.len();
+            let group = *known.entry(Arc::as_ptr(stored)).or_insert(next);
+            if group == next {
+                let (k, v) = &stored.layers[self.layer];
+                branches.push(Branches { past: [k, v], position: stored.length, rows: Vec::new() });
+            }
+            branches[group].rows.push(i as u32); // one row each, so its number is the segment's
+        }
+        Some(branches)
+    }
+
+    /// Adds the rows of the segments that enter between this layer's attention and its MLP.
+    pub(super) fn join(&self, resid_mid: Option<Tensor>, tap: &Tap) -> Result<Option<Tensor>> {
+        super::join(resid_mid, self.batch, Entry::behind_attention(self.layer), tap)
+    }
+
     /// All keys and values that segment `i` attends to, from position 0 on: [key_pos, G, e] each. Segments come in
     /// order.
     fn extend(&mut self, i: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
@@ -261,6 +337,7 @@ impl<'a> Pass<'a> {
         let own = [k, v].map(|t| t.narrow(0, rows.start, rows.len()));
         let [k, v] = match &self.batch.segments()[i].past {
             None => own,
+            Some(_) if self.batch.start(i) == 0 => own,
             Some(past) => {
                 let (past_k, past_v) = match past {
                     Past::Segment { index, .. } => &self.whole[*index],
@@ -277,22 +354,44 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// Angles of a batch's rows, by rotary positions and number of segments under way.
+/// Angles of all rows of a batch, by rotary positions.
 #[derive(Default)]
-pub(super) struct Tables<'a>(Vec<(&'a Rotary, usize, Angles)>);
+pub(super) struct Tables<'a>(Vec<(&'a Rotary, Angles)>);
 
 impl<'a> Tables<'a> {
+    /// Of the rows under way at a layer: the first ones.
     fn of(&mut self, rotary: &'a Rotary, batch: &Batch, layer: usize, device: &Device) -> Result<Angles> {
-        let active = batch.active(layer);
-        if let Some((.., angles)) = self.0.iter().find(|(other, n, _)| (*other, *n) == (rotary, active)) {
-            return Ok(angles.clone());
-        }
-        let length = |i| batch.start(i) + batch.rows(i).len();
-        let of_segment = |i| Angles::new(rotary, batch.start(i), length(i), device);
-        let angles = Angles::cat(&(0..active).map(of_segment).collect::<Result<Vec<_>>>()?)?;
-        self.0.push((rotary, active, angles.clone()));
-        Ok(angles)
+        let known = match self.0.iter().position(|(other, _)| *other == rotary) {
+            Some(known) => known,
+            None => {
+                self.0.push((rotary, all_angles(rotary, batch, device)?));
+                self.0.len() - 1
+            }
+        };
+        self.0[known].1.first(batch.rows_under_way(layer))
     }
+}
+
+/// The angles of every row; those of many segments at the same positions of prompts of one length are made once.
+fn all_angles(rotary: &Rotary, batch: &Batch, device: &Device) -> Result<Angles> {
+    let (mut distinct, mut known, mut rows) = (Vec::new(), HashMap::new(), Vec::<u32>::new());
+    let mut made = 0;
+    for i in 0..batch.segments().len() {
+        let positions = batch.start(i)..batch.start(i) + batch.rows(i).len();
+        let of = (positions.clone(), batch.prompt_length(i));
+        let first = match known.get(&of) {
+            Some(first) => *first,
+            None => {
+                distinct.push(Angles::new(rotary, positions.clone(), batch.prompt_length(i), device)?);
+                known.insert(of, made);
+                made += positions.len() as u32;
+                made - positions.len() as u32
+            }
+        };
+        rows.extend(first..first + positions.len() as u32);
+    }
+    let angles = Angles::cat(&distinct)?;
+    if rows.len() == made as usize { Ok(angles) } else { angles.of_rows(&Tensor::new(rows, device)?) }
 }
 
 /// How a layer's scores are made.

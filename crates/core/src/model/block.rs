@@ -33,14 +33,28 @@ pub struct Block {
 }
 
 impl Block {
-    /// x [rows, d_model] → the same; of the last block the tap's rows only, for nobody reads the others.
+    /// x [rows, d_model] → the same, with the rows of the segments that enter behind attention; of the last block the
+    /// tap's rows only, for nobody reads the others. `None` where no segment is under way by then.
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn forward(&self, x: Tensor, pass: &mut Pass, tap: &mut Tap) -> Result<Tensor> {
+    pub fn forward(&self, x: Option<Tensor>, pass: &mut Pass, tap: &mut Tap) -> Result<Option<Tensor>> {
         let at = |point| HookPoint::Block(self.layer, point);
-        let resid_pre = tap.rows(at(ResidPre), x)?;
+        let Some((read, stream)) = self.attended(x, pass, tap)? else { return Ok(None) };
+        let raw = self.mlp.forward(&read, pass, tap)?;
+        let written = self.written(&self.ln2_post, raw, pass, [Ln2PostScale, Ln2PostNormalized], tap)?;
+        let mlp_out = tap.rows(at(MlpOut), written)?;
+        Ok(Some(tap.rows(at(ResidPost), ops::add(pass.kernels, &stream, &mlp_out)?)?))
+    }
 
+    /// The attention half: what the MLP reads, and the stream that it writes to.
+    fn attended(&self, x: Option<Tensor>, pass: &mut Pass, tap: &mut Tap) -> Result<Option<(Tensor, Tensor)>> {
+        let at = |point| HookPoint::Block(self.layer, point);
+        let Some(x) = x else {
+            let entering = pass.join(None, tap)?;
+            return entering.map(|stream| self.before_mlp(stream, pass, tap)).transpose();
+        };
+        let resid_pre = tap.rows(at(ResidPre), x)?;
         let reads = Reads::of(&resid_pre, &self.ln1, &self.attention, pass, tap)?;
         let read = self.norm(&self.ln1, &resid_pre, pass, [Ln1Scale, Ln1Normalized], tap)?;
         let (z, raw) = self.attention.forward(&read, &reads, pass, tap)?;
@@ -52,21 +66,57 @@ impl Block {
         let written = self.written(&self.ln1_post, raw, pass, [Ln1PostScale, Ln1PostNormalized], tap)?;
         let attn_out = tap.rows(at(AttnOut), written)?;
         let resid_mid = ops::add(pass.kernels, &resid_pre, &attn_out)?;
+        if self.parallel {
+            return Ok(Some((self.before_parallel_mlp(resid_pre, read, pass, tap)?, resid_mid)));
+        }
+        let entered = pass.join(Some(resid_mid), tap)?;
+        entered.map(|stream| self.before_mlp(stream, pass, tap)).transpose()
+    }
 
-        let stream = if self.parallel { resid_mid } else { tap.rows(at(ResidMid), resid_mid)? };
-        let mlp_in = if self.parallel { resid_pre } else { stream.clone() };
-        let read = match (self.parallel, &self.ln2) {
-            (true, None) if tap.changes(at(MlpIn)) => self.unseen_norm(&tap.rows(at(MlpIn), mlp_in)?, pass)?,
-            (true, None) => read, // both read the one norm
-            _ => {
-                let mlp_in = tap.rows(at(MlpIn), mlp_in)?;
-                self.norm(&self.ln2, &mlp_in, pass, [Ln2Scale, Ln2Normalized], tap)?
-            }
+    /// What the MLP of a parallel block reads: the stream that enters the block, `read` where attention's norm is its own too.
+    fn before_parallel_mlp(&self, resid_pre: Tensor, read: Tensor, pass: &Pass, tap: &mut Tap) -> Result<Tensor> {
+        let mlp_in = HookPoint::Block(self.layer, MlpIn);
+        match &self.ln2 {
+            None if tap.changes(mlp_in) => self.unseen_norm(&tap.rows(mlp_in, resid_pre)?, pass),
+            None => Ok(read),
+            Some(_) => self.before_own_norm(resid_pre, pass, tap),
+        }
+    }
+
+    /// What the MLP of a serial block reads of the stream in front of it.
+    fn before_mlp(&self, resid_mid: Tensor, pass: &Pass, tap: &mut Tap) -> Result<(Tensor, Tensor)> {
+        let resid_mid = tap.rows(HookPoint::Block(self.layer, ResidMid), resid_mid)?;
+        Ok((self.before_own_norm(resid_mid.clone(), pass, tap)?, resid_mid))
+    }
+
+    /// The stream that an MLP reads, through the norm that is its own.
+    fn before_own_norm(&self, stream: Tensor, pass: &Pass, tap: &mut Tap) -> Result<Tensor> {
+        let mlp_in = tap.rows(HookPoint::Block(self.layer, MlpIn), stream)?;
+        self.norm(&self.ln2, &mlp_in, pass, [Ln2Scale, Ln2Normalized], tap)
+    }
+
+    /// What attention adds to the stream where it computed `raw` [rows, d_model], and the scale of the norm behind it.
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn attention_write(&self, raw: Tensor, kernels: Kernels) -> Result<(Tensor, Option<Tensor>)> {
+        self.write(&self.ln1_post, raw, kernels)
+    }
+
+    /// The same of the MLP.
+    ///
+    /// # Errors
+    /// `INTERNAL` where shapes do not fit.
+    pub fn mlp_write(&self, raw: Tensor, kernels: Kernels) -> Result<(Tensor, Option<Tensor>)> {
+        self.write(&self.ln2_post, raw, kernels)
+    }
+
+    fn write(&self, post: &Option<NormLayer>, raw: Tensor, kernels: Kernels) -> Result<(Tensor, Option<Tensor>)> {
+        let (normed, scale) = match post {
+            Some(post) => (post.forward_unseen(&raw, kernels)?, Some(post.scale(&raw, kernels)?)),
+            None => (raw, None),
         };
-        let raw = self.mlp.forward(&read, pass, tap)?;
-        let written = self.written(&self.ln2_post, raw, pass, [Ln2PostScale, Ln2PostNormalized], tap)?;
-        let mlp_out = tap.rows(at(MlpOut), written)?;
-        tap.rows(at(ResidPost), ops::add(pass.kernels, &stream, &mlp_out)?)
+        Ok((self.multiplied(normed)?, scale))
     }
 
     /// What each head adds to the stream, a norm after attention held at its scale: [rows, H, d_model].
@@ -142,6 +192,10 @@ impl Block {
         tap: &mut Tap,
     ) -> Result<Tensor> {
         let normed = self.norm(post, &raw, pass, points, tap)?;
-        Ok(if self.multiplier == 1.0 { normed } else { (normed * self.multiplier)? })
+        self.multiplied(normed)
+    }
+
+    fn multiplied(&self, written: Tensor) -> Result<Tensor> {
+        Ok(if self.multiplier == 1.0 { written } else { (written * self.multiplier)? })
     }
 }

@@ -26,7 +26,7 @@ pub use norm::NormLayer;
 pub use reads::Reads;
 pub use unembed::Unembed;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Entry};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
@@ -90,8 +90,7 @@ impl Transformer {
         self.unembed.kernels = kernels;
     }
 
-    /// Runs the segments of a batch and returns the final residual stream at the tap's rows; every segment must have
-    /// been under way for at least one layer.
+    /// Runs the segments of a batch and returns the final residual stream at the tap's rows.
     ///
     /// # Errors
     /// `ABORTED` between two layers, `NOT_FINITE` with the first layer whose output was not (its prompt is the index of
@@ -100,36 +99,45 @@ impl Transformer {
         let (mut under_way, mut tables) = (None, Tables::default());
         for (l, block) in self.blocks.iter().enumerate() {
             tap.cancel.check()?;
-            let Some(x) = self.enter(under_way, batch, l, tap)? else {
-                under_way = None; // every segment enters at a later layer
-                continue;
-            };
+            let x = self.enter(under_way, batch, l, tap)?;
             let mut pass = Pass::new(self, batch, l, &mut tables)?;
-            let x = block.forward(x, &mut pass, tap)?;
+            under_way = block.forward(x, &mut pass, tap)?;
+            let Some(x) = &under_way else { continue }; // every segment enters at a later place
             let resid_post = HookPoint::Block(l, BlockPoint::ResidPost);
             check_finite(
-                &x,
+                x,
                 || resid_post.to_string(),
                 |row| batch.segment_of(if tap.is_narrowed() { tap.row(row) } else { row }),
             )?;
-            under_way = Some(x);
         }
-        let x = under_way.ok_or_else(|| PrismError::argument("segments", "none", "at least one"))?;
-        let stream = tap.select(&x)?;
+        let behind = Entry::before(self.blocks.len());
+        let narrowed = under_way.map(|x| tap.select(&x)).transpose()?;
+        tap.narrow();
+        let stream = join(narrowed, batch, behind, tap)?;
+        let stream = stream.ok_or_else(|| PrismError::argument("segments", "none", "at least one"))?;
         let normed = self.ln_final.forward_final(&stream, self.kernels, tap)?;
         check_finite(&normed, || "ln_final".into(), |kept| batch.segment_of(tap.row(kept)))?;
         Ok(Output { stream, normed })
     }
 
-    /// Adds the rows of the segments that enter at layer `l`; they stand behind those under way.
+    /// Adds the rows of the segments that enter at layer `l`.
     fn enter(&self, under_way: Option<Tensor>, batch: &Batch, l: usize, tap: &mut Tap) -> Result<Option<Tensor>> {
-        let mut rows: Vec<Tensor> = under_way.into_iter().collect();
-        if l == 0 && batch.has_embedded() {
-            rows.push(self.embed.forward(batch, self.kernels, tap)?);
-        }
-        rows.extend(batch.entering(l).map(|resume| resume.stream.clone()));
-        Ok(if rows.len() < 2 { rows.pop() } else { Some(Tensor::cat(&rows, 0)?) })
+        let under_way = match l == 0 && batch.has_embedded() {
+            true => Some(self.embed.forward(batch, self.kernels, tap)?),
+            false => under_way,
+        };
+        join(under_way, batch, Entry::before(l), tap)
     }
+}
+
+/// Adds the rows of the segments that enter at a place; they stand behind those under way. Where values hold the kept
+/// rows only, so do these.
+fn join(under_way: Option<Tensor>, batch: &Batch, at: Entry, tap: &Tap) -> Result<Option<Tensor>> {
+    let mut rows: Vec<Tensor> = under_way.into_iter().collect();
+    for (i, stream) in batch.entering(at) {
+        rows.push(if tap.is_narrowed() { tap.kept_of(stream, batch.rows(i).start)? } else { stream.clone() });
+    }
+    Ok(if rows.len() < 2 { rows.pop() } else { Some(Tensor::cat(&rows, 0)?) })
 }
 
 /// That x [rows, n] is finite. Infinities and NaN survive the sum, so one number per row tells.

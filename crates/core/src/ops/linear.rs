@@ -13,7 +13,7 @@ use std::ops::Range;
 /// Up to this many rows the product is a stream of W; with more, `gemm` gains more by copying W than that costs.
 const FEW_ROWS: usize = 32;
 /// The same where there is a matrix unit.
-const FEW_FOR_UNIT: usize = 8;
+const FEW_FOR_UNIT: usize = 24;
 /// Up to this many rows, `x Wᵀ` is a stream of W as well.
 const FEW_DOTS: usize = 8;
 

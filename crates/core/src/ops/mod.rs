@@ -6,6 +6,7 @@
 mod activation;
 mod add;
 mod attention;
+mod branches;
 mod cpu;
 mod linear;
 mod norm;
@@ -14,7 +15,9 @@ mod rotary;
 pub use activation::{Activation, gated};
 pub use add::add;
 pub use attention::{ScoreRule, attend, mix, pattern, scores};
+pub use branches::{Branches, attend_branches};
 pub use cpu::Isa;
+pub(crate) use cpu::tensor::Rows;
 pub use linear::{linear, project};
 pub use norm::{Normed, gain_and_bias, norm};
 pub use rotary::{Angles, frequencies, rotate};

@@ -16,6 +16,7 @@ use crate::config::{Rotary, RotaryScaling, RotaryStyle};
 use crate::error::Result;
 use candle_core::{Device, Tensor};
 use std::f64::consts::PI;
+use std::ops::Range;
 
 /// Angles per position, [dim / 2], for a prompt of `length` tokens, and what cos and sin are multiplied with.
 pub fn frequencies(rotary: &Rotary, length: usize) -> (Vec<f32>, f64) {
@@ -80,16 +81,16 @@ pub struct Angles {
 }
 
 impl Angles {
-    /// Of consecutive positions from `start` on, of a prompt of `length` tokens: [pos, 1, dim / 2] each.
+    /// Of consecutive positions of a prompt of `length` tokens: [pos, 1, dim / 2] each.
     ///
     /// # Errors
     /// `INTERNAL`.
-    pub fn new(rotary: &Rotary, start: usize, length: usize, device: &Device) -> Result<Self> {
+    pub fn new(rotary: &Rotary, positions: Range<usize>, length: usize, device: &Device) -> Result<Self> {
         let (frequencies, factor) = frequencies(rotary, length);
-        let angles = || (start..length).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
+        let angles = || positions.clone().flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
         let table = |of: fn(f64) -> f64| {
             let values: Vec<f32> = angles().map(|a| (of(f64::from(a)) * factor) as f32).collect();
-            Tensor::from_vec(values, (length - start, 1, frequencies.len()), device)
+            Tensor::from_vec(values, (positions.len(), 1, frequencies.len()), device)
         };
         Ok(Angles { cos: table(f64::cos)?, sin: table(f64::sin)? })
     }
@@ -101,6 +102,14 @@ impl Angles {
     pub fn cat(all: &[Angles]) -> Result<Self> {
         let part = |of: fn(&Angles) -> &Tensor| Tensor::cat(&all.iter().map(of).collect::<Vec<_>>(), 0);
         Ok(Angles { cos: part(|a| &a.cos)?, sin: part(|a| &a.sin)? })
+    }
+
+    /// Those of the first rows.
+    ///
+    /// # Errors
+    /// `INTERNAL` where there are fewer.
+    pub fn first(&self, rows: usize) -> Result<Self> {
+        Ok(Angles { cos: self.cos.narrow(0, 0, rows)?, sin: self.sin.narrow(0, 0, rows)? })
     }
 
     /// Those of some rows.
@@ -252,7 +261,8 @@ mod tests {
                 // rows lie apart, as queries do beside keys
                 let x = matrix(&[5, 7, d_head], 9).narrow(1, 2, 3).unwrap();
                 let angles =
-                    Angles::new(&rotary(dim, style, RotaryScaling::Default), start, start + 5, &Device::Cpu).unwrap();
+                    Angles::new(&rotary(dim, style, RotaryScaling::Default), start..start + 5, start + 5, &Device::Cpu)
+                        .unwrap();
                 for kernels in Kernels::all() {
                     close(&rotate(kernels, &x, &angles, style).unwrap(), &naive(&x, dim, style, start), 1e-5);
                 }

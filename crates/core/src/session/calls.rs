@@ -303,6 +303,6 @@ fn scan_bytes(config: &ModelConfig, n: usize, k: usize) -> u64 {
     (n * (16 * config.d_model + 8 * vocabulary_block(config) + 16 * k)) as u64
 }
 
-fn ids_of(prompts: Vec<Prompted>) -> Vec<Vec<u32>> {
+pub(super) fn ids_of(prompts: Vec<Prompted>) -> Vec<Vec<u32>> {
     prompts.into_iter().map(|p| p.ids).collect()
 }

@@ -3,12 +3,14 @@
 mod asked;
 mod attention;
 mod calls;
+mod causes;
 mod circuits;
 mod declared;
 mod interventions;
 
 pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 pub use attention::{AttentionCall, DetectCall, Detected};
+pub use causes::{AblateAt, AblateCall, Ablated, SetTo};
 pub use circuits::Spectrum;
 pub use interventions::{Intervention, Interventions, Lists, Reference, Set};
 

@@ -23,6 +23,14 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/fixtures").join(name)
 }
 
+/// Every family of test/fixtures/parity, by name.
+pub fn parity_families() -> Vec<String> {
+    let entries = std::fs::read_dir(fixture("parity")).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
 pub fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }

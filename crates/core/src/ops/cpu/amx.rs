@@ -497,8 +497,8 @@ mod unit {
                     // SAFETY: masked loads do not touch what lies beyond; tiles have room for the panels
                     unsafe {
                         let (even, odd) = (row.wrapping_add(column), row.wrapping_add(self.w_row + column));
-                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(column).cast());
-                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(self.w_row + column).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(column).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(self.w_row + column).cast());
                         let even = parts(_mm512_maskz_loadu_ps(lanes(k), even));
                         let odd = parts(_mm512_maskz_loadu_ps(lanes(k + 1), odd));
                         let rest = [even[1], odd[1], even[2], odd[2]];

@@ -297,11 +297,11 @@ impl Grid {
 }
 
 /// From products to scores: scale, cap, bias.
-struct Finish<'a> {
-    scores: &'a mut [f32],
-    scale: f32,
-    cap: Option<f32>,
-    alibi: Option<&'a [f32]>,
+pub(super) struct Finish<'a> {
+    pub scores: &'a mut [f32],
+    pub scale: f32,
+    pub cap: Option<f32>,
+    pub alibi: Option<&'a [f32]>,
 }
 
 impl Kernel for Finish<'_> {
@@ -319,9 +319,9 @@ impl Kernel for Finish<'_> {
 }
 
 /// Softmax in place, beside a sink's score; the row has at least one number.
-struct Softmax<'a> {
-    row: &'a mut [f32],
-    sink: Option<f32>,
+pub(super) struct Softmax<'a> {
+    pub row: &'a mut [f32],
+    pub sink: Option<f32>,
 }
 
 impl Kernel for Softmax<'_> {

@@ -61,6 +61,8 @@ impl Kernel for Matmul {
             let onto = if k > 0 { Some((self.y.cast_const(), self.y_row)) } else { self.start() };
             let mut next = Fetch {
                 at: self.w.wrapping_add((k + depth) * self.w_row),
+                every: 1,
+                turn: 0,
                 left: self.columns,
                 columns: self.columns,
                 gap: self.w_row - self.columns,
@@ -85,7 +87,11 @@ impl Kernel for Matmul {
                             y_row: self.y_row,
                             onto: onto.map(|(at, gap)| (at.add(row * gap + column), gap)),
                         };
-                        tile.run::<S>(rows, if row == 0 && more { Some(&mut next) } else { None });
+                        // every tile of a column asks for its share of lines, at its turn
+                        let n_tiles = self.rows.div_ceil(tile_rows);
+                        next.every = n_tiles;
+                        next.turn = n_tiles - tiles;
+                        tile.run::<S>(rows, more.then_some(&mut next));
                     }
                     row += rows;
                 }
@@ -109,6 +115,10 @@ impl Kernel for Matmul {
 #[derive(Clone, Copy)]
 struct Fetch {
     at: *const f32,
+    /// It advances once in so many steps of the inner axis.
+    every: usize,
+    /// At this one of them.
+    turn: usize,
     /// Numbers left in the row.
     left: usize,
     columns: usize,
@@ -193,11 +203,19 @@ impl Tile {
             match next {
                 Some(next) if last == S::LANES => {
                     let mut fetch = *next; // a copy, so that it stays in registers
-                    self.products::<S, R, C>(&mut sums, |at, _| S::load(at), || fetch.advance::<S, C>());
+                    self.products::<S, R, C>(
+                        &mut sums,
+                        |at, _| S::load(at),
+                        |k| {
+                            if k % fetch.every == fetch.turn {
+                                fetch.advance::<S, C>();
+                            }
+                        },
+                    );
                     *next = fetch;
                 }
-                _ if last == S::LANES => self.products::<S, R, C>(&mut sums, |at, _| S::load(at), || ()),
-                _ => self.products::<S, R, C>(&mut sums, load, || ()),
+                _ if last == S::LANES => self.products::<S, R, C>(&mut sums, |at, _| S::load(at), |_| ()),
+                _ => self.products::<S, R, C>(&mut sums, load, |_| ()),
             }
             for (r, sums) in sums.into_iter().enumerate() {
                 for (c, sum) in sums.into_iter().enumerate() {
@@ -217,14 +235,14 @@ impl Tile {
         self,
         sums: &mut [[S::V; C]; R],
         load: impl Fn(*const f32, usize) -> S::V,
-        mut fetch: impl FnMut(),
+        mut fetch: impl FnMut(usize),
     ) {
         let mut w = self.w;
         for k in 0..self.depth {
             // SAFETY: the caller's
             unsafe {
                 let row: [S::V; C] = std::array::from_fn(|c| load(w.add(c * S::LANES), c));
-                fetch();
+                fetch(k);
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let x = S::splat(*self.x.add(r * self.x_row + k));
                     for (sum, w) in sums.iter_mut().zip(row) {

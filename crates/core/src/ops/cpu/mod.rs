@@ -3,6 +3,7 @@
 
 pub(crate) mod amx;
 pub(crate) mod attention;
+pub(crate) mod branches;
 pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod parallel;

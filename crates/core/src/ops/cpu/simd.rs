@@ -245,7 +245,7 @@ mod x86 {
                 }
                 #[inline(always)]
                 fn prefetch(at: *const f32) {
-                    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+                    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
                 }
             }
         };

@@ -1,0 +1,158 @@
+//! Attention of single rows that share what lies before them: branches of one prompt at one position, each with a query,
+//! a key and a value of its own there.
+//!
+//! ```text
+//! scores[r, h, j] = cap(scale · q[r, h] · k[j, g(h)]) + alibi[h, j]     j before the position: the shared keys
+//!                                                                      j at the position: the row's own key
+//! z[r, h] = Σ_j softmax(scores[r, h])[j] v[j, g(h)]                     the row's own value likewise
+//! ```
+//!
+//! Nothing is copied per row: the shared keys and values are read once for all of them.
+
+use super::Kernels;
+use super::attention::{ScoreRule, attend};
+use super::cpu::branches::Heads;
+use crate::error::Result;
+use candle_core::Tensor;
+
+/// Rows at one position that share the keys and values before it.
+pub struct Branches<'a> {
+    /// Keys and values, [pos, G, e] each, of which the first `position` count.
+    pub past: [&'a Tensor; 2],
+    /// Where the rows stand.
+    pub position: usize,
+    /// Which rows.
+    pub rows: Vec<u32>,
+}
+
+/// z of every row; each belongs to one group.
+///
+/// # Shapes
+/// q [rows, H, e], own k and v [rows, G, e], sinks [H] → [rows, H, e].
+///
+/// # Errors
+/// `INTERNAL` where shapes do not fit.
+pub fn attend_branches(
+    kernels: Kernels,
+    q: &Tensor,
+    [k, v]: [&Tensor; 2],
+    groups: &[Branches],
+    rule: &ScoreRule,
+    sinks: Option<&Tensor>,
+) -> Result<Tensor> {
+    match kernels {
+        Kernels::Fused(isa) if fits(q, [k, v], groups, sinks) => {
+            Heads::of(isa, q, k, rule, sinks)?.attend(q, [k, v], groups)
+        }
+        _ => plain(kernels, q, [k, v], groups, rule, sinks),
+    }
+}
+
+/// Whether these are queries, keys and values of heads that fit, and every row belongs to one group.
+fn fits(q: &Tensor, [k, v]: [&Tensor; 2], groups: &[Branches], sinks: Option<&Tensor>) -> bool {
+    let (Ok((rows, n_heads, e)), Ok((n_key, n_kv, width))) = (q.dims3(), k.dims3()) else { return false };
+    let mut seen = vec![false; rows];
+    let once = |row: &u32| seen.get_mut(*row as usize).is_some_and(|seen| !std::mem::replace(seen, true));
+    let is_past = |t: &Tensor, position: usize| t.dims3().is_ok_and(|(n, g, w)| n >= position && (g, w) == (n_kv, e));
+    let pasts = groups.iter().all(|group| group.past.iter().all(|t| is_past(t, group.position)));
+    (rows, e) == (n_key, width)
+        && k.dims() == v.dims()
+        && n_kv > 0
+        && n_heads % n_kv == 0
+        && sinks.is_none_or(|sinks| sinks.dims() == [n_heads])
+        && pasts
+        && groups.iter().map(|group| group.rows.len()).sum::<usize>() == rows
+        && groups.iter().flat_map(|group| &group.rows).all(once)
+}
+
+/// Row by row, each behind a copy of what it shares.
+fn plain(
+    kernels: Kernels,
+    q: &Tensor,
+    own: [&Tensor; 2],
+    groups: &[Branches],
+    rule: &ScoreRule,
+    sinks: Option<&Tensor>,
+) -> Result<Tensor> {
+    let mut rows: Vec<Option<Tensor>> = vec![None; q.dim(0)?];
+    for group in groups {
+        for row in &group.rows {
+            let at = *row as usize;
+            let whole = |i: usize| -> Result<Tensor> {
+                let past = group.past[i].narrow(0, 0, group.position)?;
+                Ok(Tensor::cat(&[past, own[i].narrow(0, at, 1)?], 0)?)
+            };
+            let (k, v) = (whole(0)?, whole(1)?);
+            let z = attend(kernels, &q.narrow(0, at, 1)?, group.position, [&k, &v], rule, sinks)?;
+            rows[at] = Some(z);
+        }
+    }
+    let rows: Vec<Tensor> = rows.into_iter().flatten().collect();
+    Ok(Tensor::cat(&rows, 0)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Alibi, AlibiZero};
+    use crate::ops::testing::{close, matrix, values};
+
+    /// Two groups of rows that alternate, behind pasts of other lengths, one of which is a view: as if every row stood
+    /// alone behind all of its keys, by candle's operations.
+    fn check([n_heads, n_kv, e]: [usize; 3], [first, second]: [usize; 2], rule: &ScoreRule, with_sinks: bool) {
+        let rows = 7;
+        let qkv = matrix(&[rows, n_heads + 2 * n_kv, e], 1);
+        let part = |from: usize, n: usize| qkv.narrow(1, from, n).unwrap();
+        let (q, k, v) = (part(0, n_heads), part(n_heads, n_kv), part(n_heads + n_kv, n_kv));
+        let past = |length: usize, seed: u64| matrix(&[length + 3, n_kv, e], seed).narrow(0, 2, length + 1).unwrap();
+        let pasts = [past(first, 2), past(first, 3), past(second, 4), past(second, 5)];
+        let sinks = with_sinks.then(|| matrix(&[n_heads], 6));
+        let groups = [
+            Branches { past: [&pasts[0], &pasts[1]], position: first, rows: vec![5, 0, 2] },
+            Branches { past: [&pasts[2], &pasts[3]], position: second, rows: vec![1, 3, 4, 6] },
+        ];
+        let expected = plain(Kernels::Plain, &q, [&k, &v], &groups, rule, sinks.as_ref()).unwrap();
+        for kernels in Kernels::all() {
+            let found = attend_branches(kernels, &q, [&k, &v], &groups, rule, sinks.as_ref()).unwrap();
+            assert_eq!(found.dims(), [rows, n_heads, e]);
+            close(&found, &values(&expected), 1e-5);
+        }
+    }
+
+    #[test]
+    fn branches_are_rows_that_stand_alone() {
+        for sizes in [[1, 1, 1], [3, 3, 7], [4, 2, 8], [6, 1, 5], [2, 1, 40]] {
+            for lengths in [[0, 1], [5, 9], [70, 3]] {
+                let plain = ScoreRule { scale: 0.3, ..ScoreRule::default() };
+                check(sizes, lengths, &plain, false);
+                check(sizes, lengths, &plain, true);
+                check(sizes, lengths, &ScoreRule { cap: Some(0.2), ..plain.clone() }, false);
+                for window in [1, 2, 4, 100] {
+                    check(sizes, lengths, &ScoreRule { window: Some(window), ..plain.clone() }, window == 2);
+                }
+                let slopes: Vec<f64> = (0..sizes[0]).map(|h| 0.5 / (h + 1) as f64).collect();
+                for zero_at in [AlibiZero::First, AlibiZero::Last] {
+                    let alibi = Alibi { slopes: slopes.clone(), zero_at, scale: 0.7, bf16: false };
+                    check(sizes, lengths, &ScoreRule { alibi: Some(alibi), ..plain.clone() }, false);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_no_group_or_of_two_is_an_error() {
+        let (q, k) = (matrix(&[3, 4, 3], 1), matrix(&[3, 2, 3], 2));
+        let past = matrix(&[5, 2, 3], 3);
+        let rule = ScoreRule { scale: 1.0, ..ScoreRule::default() };
+        let attend = |kernels, rows: Vec<u32>, position| {
+            let groups = [Branches { past: [&past, &past], position, rows }];
+            attend_branches(kernels, &q, [&k, &k], &groups, &rule, None)
+        };
+        for kernels in Kernels::all() {
+            attend(kernels, vec![0, 1, 2], 5).unwrap();
+            for (rows, position) in [(vec![0, 1], 5), (vec![0, 1, 1], 5), (vec![0, 1, 3], 5), (vec![0, 1, 2], 6)] {
+                assert!(attend(kernels, rows.clone(), position).is_err(), "{rows:?} {position}");
+            }
+        }
+    }
+}

@@ -103,7 +103,8 @@ export abstract class Result {
 
 /**
  * What was read from forward passes without changing anything in them: it shows where an effect can be seen, not what
- * causes it. Every result of attribution is of this kind.
+ * causes it. Of a run with interventions, `provenance.interventions` says what was changed before. Every result of attribution
+ * is of this kind.
  */
 export abstract class Observed extends Result {
   /** What the numbers are worth. */

@@ -32,6 +32,7 @@ pub mod intervene;
 pub mod memory;
 pub mod model;
 pub mod ops;
+pub mod patch;
 mod prefix;
 mod random;
 pub mod rows;

@@ -21,6 +21,7 @@ mod verdict;
 
 pub use erasure::{Erasure, erasure};
 pub use plan::{Plan, Planned};
+pub(crate) use plan::{keys_and_values, stored};
 pub use reference::{Reference, Replacement, mean, of_prompts};
 pub use verdict::Verdict;
 
@@ -146,7 +147,8 @@ fn branch_points(model: &Transformer) -> BTreeSet<HookPoint> {
     points(model).into_iter().filter(|point| !matches!(point, HookPoint::Block(_, ResidPre | AttnOut))).collect()
 }
 
-fn at_rows(output: &Output, rows: &[u32]) -> Result<Output> {
+/// Some rows of what came out.
+pub(crate) fn at_rows(output: &Output, rows: &[u32]) -> Result<Output> {
     let rows = Tensor::new(rows, output.stream.device())?;
     let of = |all: &Tensor| all.index_select(&rows, 0);
     Ok(Output { stream: of(&output.stream)?, normed: of(&output.normed)? })

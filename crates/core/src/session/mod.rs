@@ -7,12 +7,14 @@ mod causes;
 mod circuits;
 mod declared;
 mod interventions;
+mod patches;
 
 pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 pub use attention::{AttentionCall, DetectCall, Detected};
 pub use causes::{AblateAt, AblateCall, Ablated, SetTo};
 pub use circuits::Spectrum;
 pub use interventions::{Intervention, Interventions, Lists, Reference, Set};
+pub use patches::{PairsCall, PatchCall, PathsCall, Swept};
 
 use crate::batch::check_ids;
 use crate::checkpoint::{Checkpoint, check_format};

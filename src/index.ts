@@ -22,6 +22,17 @@ export {
   type Verdict,
 } from './causal.js'
 export {
+  type PairOptions,
+  type Patch,
+  type PatchAxis,
+  Patched,
+  type PatchMatrix,
+  type PatchMethod,
+  type PatchOptions,
+  type PatchPoint,
+  type PathOptions,
+} from './patch.js'
+export {
   Circuit,
   type CircuitOptions,
   type Complex,

@@ -24,6 +24,7 @@ export type {
   NativeInterventions,
   NativeLens,
   NativeModel,
+  NativePatched,
   NativePatterns,
   NativePositions,
   NativeProbe,

@@ -66,10 +66,14 @@ export declare class NativeModel {
   attributionHooks(unit: 'layer' | 'head' | 'neuron', convention: 'default' | 'transformerlens'): Array<string>
   /** The tokens that no text is made of: special ones, reserved ones, and ids that the tokenizer does not have. */
   specialTokens(): Uint32Array
+  /** Numbers of the weights. */
+  parameters(): number
   /** Bytes of the weights as they are held. */
   weightBytes(): number
   /** Peak bytes of one forward pass over a prompt of this many tokens, attributed at its last position. */
   forwardBytes(tokens: number): number
+  /** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
+  chunkTokens(): number
   /** Attributes over a batch of prompts. */
   attribute(call: NativeCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeAttribution>
   /** SHA-256 over config and weights as they lie on disk, in hex. */
@@ -152,11 +156,14 @@ export declare class NativeSummary {
   finishNow(k: number): NativeColumns
 }
 
-/** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
-export declare function chunkTokens(): number
+/** Which addon this is. */
+export declare function build(): NativeBuild
 
 /** Every code that an error can carry. */
 export declare function errorCodes(): Array<string>
+
+/** The GPU of this ordinal, or the first that will do; refused with the reason where the driver has none. */
+export declare function gpu(ordinal?: number | undefined | null): NativeGpu
 
 /** Loads a checkpoint from a directory, or from the local Hugging Face cache by its repository id. */
 export declare function loadModel(path: string, options: NativeLoadOptions, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeModel>
@@ -213,6 +220,13 @@ export interface NativeAttribution {
   components?: Array<NativeComponent>
   /** rows whose certificate does not hold */
   violations: number
+}
+
+/** Which addon this is. */
+export interface NativeBuild {
+  version: string
+  /** Whether it computes on NVIDIA GPUs. */
+  cuda: boolean
 }
 
 /** A call of `attribute`. */
@@ -329,6 +343,13 @@ export interface NativeDetection {
   p: number
 }
 
+/** A GPU that can be computed on; `driver` is its version, where the system tells. */
+export interface NativeGpu {
+  ordinal: number
+  name: string
+  driver?: string
+}
+
 /** Projections of every component's write on the direction of one component's, in the clean run and without it. */
 export interface NativeErasure {
   components: Array<NativeComponent>
@@ -419,6 +440,8 @@ export interface NativeLensCall {
 
 /** Options of loading; `memoryLimit` in bytes. */
 export interface NativeLoadOptions {
+  device?: 'cpu' | `cuda:${number}`
+  dtype?: 'f32' | 'bf16' | 'f16'
   threads?: number
   memoryLimit?: number
   allowCustomRegex?: boolean

@@ -16,10 +16,8 @@ const batch = (n, length) => Array.from({ length: n }, () => Array.from({ length
 const directory = writeModel()
 const model = await Model.load(directory, { threads: THREADS })
 // no biases: they are columns of attention, not heads or MLPs
-const components = [
-  'embed', 'pos_embed',
-  ...Array.from({ length: 12 }, (_, l) => [...Array.from({ length: 12 }, (_, h) => `L${l}H${h}`), `L${l} mlp`]).flat(),
-] // prettier-ignore
+const each = (n, of) => Array.from({ length: n }, (_, i) => of(i))
+const components = ['embed', 'pos_embed', ...each(12, (l) => [...each(12, (h) => `L${l}H${h}`), `L${l} mlp`]).flat()]
 const shapes = [
   [batch(32, 16), 'row'],
   [batch(8, 128), 'row'],

@@ -141,8 +141,15 @@ export class Causal extends Result implements Iterable<CausalRow> {
   readonly #erase: Erase
 
   /** @internal */
-  constructor(native: NativeCausal, directions: readonly (Float32Array | undefined)[], method: AblationMethod, origin: Origin) {
+  constructor(
+    native: NativeCausal,
+    directions: readonly (Float32Array | undefined)[],
+    method: AblationMethod,
+    origin: Origin,
+    erase: Erase,
+  ) {
     super(native, origin)
+    this.#erase = erase
     const n = native.rowPrompt.length * native.ablated.length
     const part = (i: number) => native.numbers.subarray(i * n, (i + 1) * n)
     this.method = Object.freeze(method)
@@ -312,7 +319,7 @@ export class CausalRow {
     const n = components.length
     const effects = ablated.map((_, column) => {
       const at = (this.#row * ablated.length + column) * n
-      return { ...this.#effect(column), mediators: [...mediators.subarray(at, at + n)] }
+      return Object.assign(this.#effect(column), { mediators: [...mediators.subarray(at, at + n)] })
     })
     const plain = 'direction' in target ? { direction: [...target.direction] } : target
     return { prompt, position, target: plain, measured, effects }
@@ -368,14 +375,14 @@ export function nativeSet(set: unknown): Pick<NativeAblateCall, 'set' | 'referen
   if ((mean === undefined) === (from === undefined) || (from !== undefined && axis !== undefined)) {
     throw invalidArgument('set', set, "'zero', { mean: prompts, axis }, or { from: prompts }")
   }
-  if (from !== undefined) return { set: 'from', reference: prompts('set.from', from), words: 'from' }
+  if (from !== undefined) return { set: 'from', reference: promptList('set.from', from), words: 'from' }
   if (axis !== undefined && axis !== 'all' && axis !== 'position') throw invalidArgument('set.axis', axis, "'all' or 'position'")
-  const reference = prompts('set.mean', mean)
+  const reference = promptList('set.mean', mean)
   if (axis === 'position') return { set: 'meanByPosition', reference, words: 'mean at the same position' }
   return { set: 'mean', reference, words: 'mean' }
 }
 
-function prompts(argument: string, list: unknown): (string | Uint32Array)[] {
+function promptList(argument: string, list: unknown): (string | Uint32Array)[] {
   if (!Array.isArray(list) || list.length === 0) throw invalidArgument(argument, list, 'a list of prompts')
   return Array.from(list, nativePrompt)
 }

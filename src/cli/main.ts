@@ -203,6 +203,8 @@ function common(command: Command): Command {
         )
   const trusting = command.name() === 'demo' ? named : trust(named)
   return trusting
+    .option('--device <device>', "'cpu', 'cuda' or 'cuda:N' (an NVIDIA GPU), or 'auto': a GPU that works, else the CPU", deviceName)
+    .addOption(new Option('--dtype <dtype>', 'what a GPU holds weights and multiplies in').choices(['f32', 'bf16', 'f16']))
     .option('--threads <n>', 'threads to compute on', wholeNumber)
     .option('--quiet', 'no progress and no notes on stderr')
 }
@@ -219,6 +221,11 @@ function formatOption(formats: string[]): Option {
 
 function collect(value: string, earlier: string[] = []): string[] {
   return [...earlier, value]
+}
+
+function deviceName(text: string): string {
+  if (!/^(cpu|auto|cuda(:\d{1,4})?)$/.test(text)) throw new InvalidArgumentError("It is 'cpu', 'cuda', 'cuda:N' or 'auto'.")
+  return text
 }
 
 function wholeNumber(text: string): number {

@@ -74,7 +74,7 @@ describe('what takes a place, and where', () => {
     const same = await model.ablate([prompt], target, { set: { from: [prompt] }, ablateAt: 'all' })
     same.total.forEach((total, i) => expect(Math.abs(total)).toBeLessThanOrEqual(same.tolerance[i] ?? 0))
     expect(same.row(0).byTotal(1)[0]?.verdict).toBe('silent')
-    const other = [...prompt].reverse()
+    const other = prompt.toReversed()
     const from = await model.ablate([prompt], target, { set: { from: [other] } })
     const mean = await model.ablate([prompt], target, { set: { mean: [other], axis: 'position' } })
     from.total.forEach((total, i) => expect(Math.abs(total - (mean.total[i] ?? 0))).toBeLessThanOrEqual(mean.tolerance[i] ?? 0))
@@ -140,6 +140,13 @@ test('on the demo model: what a result says of itself', async () => {
   const effect = causal.row(0).byTotal(1)[0]
   const sum = (effect?.direct ?? 0) + (effect?.throughNorm ?? 0) + (effect?.mediators ?? []).reduce((s, { value }) => s + value, 0)
   close(effect?.total ?? Number.NaN, sum)
+  const { norm, writes } = await causal.erasure(0, 'L2H0')
+  expect(writes.map(({ label }) => label)).toEqual(causal.components.map(({ label }) => label).filter((label) => label !== 'L2H0'))
+  expect(norm).toBeGreaterThan(0)
+  const [before, behind] = ['L2H1', 'L3 mlp'].map((label) => writes.find((write) => write.label === label))
+  expect(before?.ablated).toBe(before?.clean)
+  expect(behind?.ablated).not.toBe(behind?.clean)
+  await refusal('INVALID_ARGUMENT', () => causal.erasure(0, 'L9H9'))
   const json = JSON.parse(JSON.stringify(causal)) as { kind: string; rows: { effects: unknown[] }[] }
   expect(json.kind).toBe('causal')
   expect(json.rows[0]?.effects).toHaveLength(causal.ablated.length)

@@ -140,13 +140,14 @@ for (const head of await model.describeHeads(prompts, targets, { top: 2, k: 1 })
 section('causal')
 const causal = await model.ablate(prompts, targets)
 
-for (const effect of causal.row(0).byTotal(4)) {
-  const [first] = effect.mediators
-  const { label, direct, total, verdict } = effect
-  console.log(label, direct.toFixed(2), total.toFixed(2), verdict, first?.label, first?.value.toFixed(2))
+const row = causal.row(0)
+for (const label of ['L3H0', 'L3H1', 'L2H1', 'L0H3']) {
+  const { direct, total, throughNorm, mediators, verdict } = row.get(label)
+  const [most] = mediators
+  console.log(label, direct.toFixed(2), total.toFixed(2), verdict, throughNorm.toFixed(2), most?.label, most?.value.toFixed(2))
 }
-const everywhere = await model.ablate(prompts, targets, { ablateAt: 'all', components: ['L0H0', 'L1H1'] })
-console.log(causal.row(0).get('L0H0').verdict, everywhere.row(0).get('L0H0').verdict)
+const everywhere = await model.ablate(prompts, targets, { ablateAt: 'all', components: ['L0H3'] })
+console.log(everywhere.row(0).get('L0H3').verdict) // other positions are what later heads read
 section('streams')
 function* pairs() {
   for (const [a, b] of [

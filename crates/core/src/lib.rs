@@ -24,6 +24,7 @@ pub mod checkpoint;
 pub mod chunk;
 pub mod circuit;
 pub mod config;
+pub mod device;
 pub mod engine;
 pub mod error;
 pub mod fence;

@@ -82,8 +82,9 @@ fn names_and_patterns_say_what_is_kept() {
 
 // ---- which positions ----
 
-/// A run at some positions against the same positions of a run at all, bit for bit; and the same prompts in chunks of
-/// their own.
+/// A run at some positions against the same positions of a run at all, bit for bit up to the last block, which is
+/// computed at these positions only (products of few rows sum in another order); and the same prompts in chunks of their
+/// own.
 fn positions(name: &str, positions: Positions, logits: Logits) {
     let session = load(&fixture(name)).unwrap();
     let mut call = everything();
@@ -94,7 +95,11 @@ fn positions(name: &str, positions: Positions, logits: Logits) {
     for chunk_tokens in [None, Some(1)] {
         call.asked.chunk_tokens = chunk_tokens;
         let some = run(&session, &call).unwrap();
-        let exact = chunk_tokens.is_none();
+        let n_layers = session.transformer.config.n_layers;
+        let before_last = |p| {
+            matches!(p, HookPoint::Embed | HookPoint::PosEmbed)
+                || matches!(p, HookPoint::Block(l, _) if l + 1 < n_layers)
+        };
         for (i, prompt) in some.prompts.iter().enumerate() {
             assert_eq!(prompt.positions, positions.of(i, prompt.ids.len()).unwrap());
             for p in all_of(&session) {
@@ -108,7 +113,7 @@ fn positions(name: &str, positions: Positions, logits: Logits) {
                     &format!("{name}: {p} of prompt {i}"),
                     &found,
                     &pick(&shape, &values, axis, &prompt.positions),
-                    exact,
+                    chunk_tokens.is_none() && before_last(p),
                 );
             }
             let (shape, values) = full.logits(i).unwrap();
@@ -176,7 +181,9 @@ fn the_last_stream_is_kept_at_the_positions_and_read_at_those_of_the_logits() {
         for i in 0..4 {
             let (shape, values) = full.values(last, i).unwrap();
             let rows = &some.prompts[i].positions;
-            assert_eq!(some.values(last, i).unwrap(), (vec![rows.len(), 32], pick(&shape, &values, 0, rows)));
+            let (found_shape, found) = some.values(last, i).unwrap();
+            assert_eq!(found_shape, [rows.len(), 32]);
+            same(&format!("prompt {i}"), &found, &pick(&shape, &values, 0, rows), false);
         }
     }
 }
@@ -202,10 +209,12 @@ fn options(unit: Unit, convention: Convention) -> Options {
     Options { unit, top: None, convention, norm: None, on_violation: OnViolation::Throw }
 }
 
-fn bits(result: &Attribution) -> (Vec<u32>, Vec<u64>) {
+/// Every number of a result; NaN, where a row has no logit after the cap, as a number of its own.
+fn everything_in(result: &Attribution) -> Vec<f64> {
     let certificates = result.certificates.iter().flat_map(|c| [c.total, c.measured, c.tolerance]);
-    let sums = result.constant.iter().chain(&result.after_cap).copied().chain(certificates).map(f64::to_bits);
-    (result.values.iter().map(|v| v.to_bits()).collect(), sums.collect())
+    let sums = result.constant.iter().chain(&result.after_cap).copied().chain(certificates);
+    let all = result.values.iter().map(|v| f64::from(*v)).chain(sums);
+    all.map(|v| if v.is_nan() { 1e9 } else { v }).collect()
 }
 
 #[test]
@@ -227,7 +236,8 @@ fn attributing_from_a_run_is_attributing() {
                         let expected = attribute(&session, &call).unwrap();
                         assert_eq!((&found.rows, &found.targets), (&expected.rows, &expected.targets));
                         assert_eq!(found.components, expected.components);
-                        assert_eq!(bits(&found), bits(&expected), "{name}: {unit:?}, {convention:?}, {top:?}");
+                        let what = format!("{name}: {unit:?}, {convention:?}, {top:?}");
+                        close(&what, everything_in(&found), &everything_in(&expected), 1e-5);
                     }
                 }
             }

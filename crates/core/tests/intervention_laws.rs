@@ -74,7 +74,7 @@ fn numbers(session: &Session, point: HookPoint, length: usize) -> usize {
 #[test]
 fn what_is_there_already_changes_nothing() {
     for name in families() {
-        for session in load_both(&fixture(&name)) {
+        for session in load_everywhere(&fixture(&name)) {
             let session = session.unwrap();
             let prompt = prompt(&name, 0);
             let clean = clean(&session, prompt.clone());
@@ -93,21 +93,22 @@ fn what_is_there_already_changes_nothing() {
 #[test]
 fn zero_is_scale_zero_and_both_kernels_agree() {
     for name in families() {
-        let [fused, plain] = load_both(&fixture(&name)).map(Result::unwrap);
+        let sessions: Vec<_> = load_everywhere(&fixture(&name)).into_iter().map(Result::unwrap).collect();
+        let (fused, plain) = (&sessions[0], &sessions[1]);
         let prompt = prompt(&name, 0);
-        let untouched = logits(&fused, &prompt, &Interventions::default());
+        let untouched = logits(fused, &prompt, &Interventions::default());
         let mut changed = 0;
-        for point in settable(&fused) {
+        for point in settable(fused) {
             let zeroed = |session: &Session, set_to| {
                 logits(session, &prompt, &with(vec![set(point, Positions::Of(vec![3, 4]), set_to)], &[]))
             };
-            let expected = zeroed(&fused, Set::Zero);
-            close(&format!("{name} {point}"), zeroed(&fused, Set::Scale(0.0)), &expected, 0.0);
-            close(&format!("{name} {point}, plain"), zeroed(&plain, Set::Zero), &expected, 2.0 * TOLERANCE);
+            let expected = zeroed(fused, Set::Zero);
+            close(&format!("{name} {point}"), zeroed(fused, Set::Scale(0.0)), &expected, 0.0);
+            close(&format!("{name} {point}, plain"), zeroed(plain, Set::Zero), &expected, 2.0 * TOLERANCE);
             changed += usize::from(expected != untouched);
         }
         // only what the last block does with keys before a window may be without effect
-        assert!(changed + 4 > settable(&fused).len(), "{name}: {changed} points changed something");
+        assert!(changed + 4 > settable(fused).len(), "{name}: {changed} points changed something");
     }
 }
 
@@ -178,9 +179,9 @@ fn the_cache_holds_what_the_rest_of_the_model_saw() {
             let zero = set(point, Positions::Of(vec![2]), Set::Zero);
             let after = run(&session, &everything(vec![prompt.clone()]), &with(vec![zero], &[]));
             let n = numbers(&session, point, prompt.len());
-            let (rows, keys) = (prompt.len(), if point.is_square() { prompt.len() } else { 0 });
+            let length = prompt.len();
             // the query is the second axis of scores and patterns; masked scores stay masked
-            let is_set = |i: usize| if keys > 0 { i / keys % rows == 2 } else { i / n == 2 };
+            let is_set = |i: usize| if point.is_square() { i / length % length == 2 } else { i / n == 2 };
             let old = values(&before, point, 0);
             for (i, (new, old)) in values(&after, point, 0).into_iter().zip(old).enumerate() {
                 let expected = if is_set(i) && old.is_finite() { 0.0 } else { old };
@@ -302,15 +303,17 @@ fn attribution_behind_an_intervention_holds_or_is_refused() {
 fn a_pattern_may_look_where_the_mask_would_not_let_it() {
     // longer than the blocks in which the kernel skips what is masked
     for name in ["parity/falcon", "parity/bloom"] {
-        for session in load_both(&fixture(name)).map(Result::unwrap) {
+        for session in load_everywhere(&fixture(name)).into_iter().map(Result::unwrap) {
             let config = &session.transformer.config;
             assert!(config.n_context > 128);
-            let (length, query, key, head) = (140, 2, 131, 1);
+            let (length, query, key, head) = (140, 2usize, 131, 1);
             let prompt: Vec<u32> = (0..length).map(|i| ((i * 7 + 3) % config.d_vocab) as u32).collect();
             let at = |point| HookPoint::Block(1, point);
             let one_hot = (0..length).map(|i| f32::from(u8::from(i == key))).collect();
-            let set_row =
-                |set_to| Intervention { head: Some(head), ..set(at(Pattern), Positions::Of(vec![query]), set_to) };
+            let set_row = |set_to| Intervention {
+                head: Some(head),
+                ..set(at(Pattern), Positions::Of(vec![query as i64]), set_to)
+            };
             let list = vec![set_row(Set::Zero), set_row(Set::Add(one_hot))];
             let cache = run(&session, &everything(vec![prompt]), &with(list, &[]));
             let row = |point, position: usize, head: usize, heads: usize| {
@@ -318,8 +321,8 @@ fn a_pattern_may_look_where_the_mask_would_not_let_it() {
                 all[(position * heads + head) * e..][..e].to_vec()
             };
             let group = head / (config.n_heads / config.n_key_value_heads);
-            let value = row(V, key as usize, group, config.n_key_value_heads);
-            close(name, row(Z, query as usize, head, config.n_heads), &value, 1e-6);
+            let value = row(V, key, group, config.n_key_value_heads);
+            close(name, row(Z, query, head, config.n_heads), &value, 1e-6);
         }
     }
 }

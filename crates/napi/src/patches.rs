@@ -91,12 +91,8 @@ fn pairs(pairs: NativePairs) -> logit_prism_core::Result<PairsCall> {
 }
 
 fn patch_call(call: NativePatchCall) -> logit_prism_core::Result<PatchCall> {
-    let places = [
-        ("resid_pre", Place::ResidPre),
-        ("attn_out", Place::AttnOut),
-        ("mlp_out", Place::MlpOut),
-        ("z", Place::Z),
-    ];
+    let places =
+        [("resid_pre", Place::ResidPre), ("attn_out", Place::AttnOut), ("mlp_out", Place::MlpOut), ("z", Place::Z)];
     let at = inputs::one_of("at", &call.at, &places)?;
     let patching = Patching { at, by_head: call.by_head, by_position: call.by_position };
     Ok(PatchCall { pairs: pairs(call.pairs)?, patching, noising: call.noising })

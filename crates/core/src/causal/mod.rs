@@ -321,7 +321,7 @@ impl Sweep<'_> {
             (all.direct[at], all.total[at], all.norm[at]) =
                 (found.direct as f32, found.total as f32, found.norm as f32);
             let sum = found.direct + found.mediators.iter().sum::<f64>() + found.norm;
-            all.certificates[at] = certify_sums(sum, found.total, found.tolerance_at);
+            all.certificates[at] = certify_sums(self.model.dtype(), sum, found.total, found.tolerance_at);
             let clean = &all.attributions[found.row * n..(found.row + 1) * n];
             let effects = [found.direct, found.total];
             let rounding = all.certificates[at].tolerance;

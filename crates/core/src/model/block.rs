@@ -66,33 +66,27 @@ impl Block {
         let written = self.written(&self.ln1_post, raw, pass, [Ln1PostScale, Ln1PostNormalized], tap)?;
         let attn_out = tap.rows(at(AttnOut), written)?;
         let resid_mid = ops::add(pass.kernels, &resid_pre, &attn_out)?;
-        if self.parallel {
-            return Ok(Some((self.before_parallel_mlp(resid_pre, read, pass, tap)?, resid_mid)));
+        if !self.parallel {
+            let entered = pass.join(Some(resid_mid), tap)?;
+            return entered.map(|stream| self.before_mlp(stream, pass, tap)).transpose();
         }
-        let entered = pass.join(Some(resid_mid), tap)?;
-        entered.map(|stream| self.before_mlp(stream, pass, tap)).transpose()
-    }
-
-    /// What the MLP of a parallel block reads: the stream that enters the block, `read` where attention's norm is its own too.
-    fn before_parallel_mlp(&self, resid_pre: Tensor, read: Tensor, pass: &Pass, tap: &mut Tap) -> Result<Tensor> {
-        let mlp_in = HookPoint::Block(self.layer, MlpIn);
-        match &self.ln2 {
-            None if tap.changes(mlp_in) => self.unseen_norm(&tap.rows(mlp_in, resid_pre)?, pass),
-            None => Ok(read),
-            Some(_) => self.before_own_norm(resid_pre, pass, tap),
-        }
+        let read = match &self.ln2 {
+            None if tap.changes(at(MlpIn)) => self.unseen_norm(&tap.rows(at(MlpIn), resid_pre)?, pass)?,
+            None => read, // both read the one norm
+            Some(_) => {
+                let mlp_in = tap.rows(at(MlpIn), resid_pre)?;
+                self.norm(&self.ln2, &mlp_in, pass, [Ln2Scale, Ln2Normalized], tap)?
+            }
+        };
+        Ok(Some((read, resid_mid)))
     }
 
     /// What the MLP of a serial block reads of the stream in front of it.
     fn before_mlp(&self, resid_mid: Tensor, pass: &Pass, tap: &mut Tap) -> Result<(Tensor, Tensor)> {
-        let resid_mid = tap.rows(HookPoint::Block(self.layer, ResidMid), resid_mid)?;
-        Ok((self.before_own_norm(resid_mid.clone(), pass, tap)?, resid_mid))
-    }
-
-    /// The stream that an MLP reads, through the norm that is its own.
-    fn before_own_norm(&self, stream: Tensor, pass: &Pass, tap: &mut Tap) -> Result<Tensor> {
-        let mlp_in = tap.rows(HookPoint::Block(self.layer, MlpIn), stream)?;
-        self.norm(&self.ln2, &mlp_in, pass, [Ln2Scale, Ln2Normalized], tap)
+        let at = |point| HookPoint::Block(self.layer, point);
+        let resid_mid = tap.rows(at(ResidMid), resid_mid)?;
+        let mlp_in = tap.rows(at(MlpIn), resid_mid.clone())?;
+        Ok((self.norm(&self.ln2, &mlp_in, pass, [Ln2Scale, Ln2Normalized], tap)?, resid_mid))
     }
 
     /// What attention adds to the stream where it computed `raw` [rows, d_model], and the scale of the norm behind it.

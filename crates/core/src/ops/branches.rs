@@ -12,7 +12,7 @@
 use super::Kernels;
 use super::attention::{ScoreRule, attend};
 use super::cpu::branches::Heads;
-use crate::error::Result;
+use crate::error::{PrismError, Result};
 use candle_core::Tensor;
 
 /// Rows at one position that share the keys and values before it.
@@ -40,11 +40,13 @@ pub fn attend_branches(
     rule: &ScoreRule,
     sinks: Option<&Tensor>,
 ) -> Result<Tensor> {
+    if !fits(q, [k, v], groups, sinks) {
+        let problem = "rows of no group or of two, or heads that do not fit".into();
+        return Err(PrismError::Internal { place: "attention of branches".into(), problem });
+    }
     match kernels {
-        Kernels::Fused(isa) if fits(q, [k, v], groups, sinks) => {
-            Heads::of(isa, q, k, rule, sinks)?.attend(q, [k, v], groups)
-        }
-        _ => plain(kernels, q, [k, v], groups, rule, sinks),
+        Kernels::Fused(isa) => Heads::of(isa, q, k, rule, sinks)?.attend(q, [k, v], groups),
+        Kernels::Plain => plain(q, [k, v], groups, rule, sinks),
     }
 }
 
@@ -67,7 +69,6 @@ fn fits(q: &Tensor, [k, v]: [&Tensor; 2], groups: &[Branches], sinks: Option<&Te
 
 /// Row by row, each behind a copy of what it shares.
 fn plain(
-    kernels: Kernels,
     q: &Tensor,
     own: [&Tensor; 2],
     groups: &[Branches],
@@ -83,7 +84,7 @@ fn plain(
                 Ok(Tensor::cat(&[past, own[i].narrow(0, at, 1)?], 0)?)
             };
             let (k, v) = (whole(0)?, whole(1)?);
-            let z = attend(kernels, &q.narrow(0, at, 1)?, group.position, [&k, &v], rule, sinks)?;
+            let z = attend(Kernels::Plain, &q.narrow(0, at, 1)?, group.position, [&k, &v], rule, sinks)?;
             rows[at] = Some(z);
         }
     }
@@ -111,7 +112,7 @@ mod tests {
             Branches { past: [&pasts[0], &pasts[1]], position: first, rows: vec![5, 0, 2] },
             Branches { past: [&pasts[2], &pasts[3]], position: second, rows: vec![1, 3, 4, 6] },
         ];
-        let expected = plain(Kernels::Plain, &q, [&k, &v], &groups, rule, sinks.as_ref()).unwrap();
+        let expected = plain(&q, [&k, &v], &groups, rule, sinks.as_ref()).unwrap();
         for kernels in Kernels::all() {
             let found = attend_branches(kernels, &q, [&k, &v], &groups, rule, sinks.as_ref()).unwrap();
             assert_eq!(found.dims(), [rows, n_heads, e]);

@@ -6,7 +6,7 @@
 use super::branch::{Branch, Branches};
 use super::receiver::Receiver;
 use super::runs::{Runs, Side};
-use super::{Pairs, Patched};
+use super::{Pairs, Patched, Spots};
 use crate::attribution::{Component, Kind};
 use crate::batch::Entry;
 use crate::cancel::Cancel;
@@ -18,6 +18,7 @@ use crate::model::Transformer;
 use crate::ops;
 use candle_core::Tensor;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// Which paths.
 pub struct Paths {
@@ -107,7 +108,7 @@ fn stream(runs: &Runs, at: Entry) -> Result<Tensor> {
 }
 
 /// The rows of every pair among the patched ones.
-fn patched_rows<'a>(runs: &'a Runs) -> impl Iterator<Item = (usize, std::ops::Range<usize>)> + 'a {
+fn patched_rows<'a>(runs: &'a Runs) -> impl Iterator<Item = (usize, Range<usize>)> + 'a {
     let mut end = 0;
     runs.spots.iter().enumerate().map(move |(pair, spots)| {
         let start = end;
@@ -166,47 +167,20 @@ fn receive(runs: &Runs, asked: &Paths, set: usize, differences: &[Tensor], branc
 fn through_mlps(runs: &Runs, asked: &Paths, senders: &[Component], branches: &mut Branches) -> Result<Vec<Tensor>> {
     let config = &runs.model.config;
     let start = senders.iter().map(|sender| sender.layer.unwrap_or(0)).min().unwrap_or(0);
-    let entering = stream(runs, Entry::before(start))?.force_contiguous()?;
-    let of = |kept: &dyn Fn(&Component) -> bool| senders.iter().copied().filter(|s| kept(s)).collect::<Vec<_>>();
-    let kept: Vec<usize> = runs.patched.iter().map(|(base, _)| *base as usize).collect();
-    let whole = Cells { cells: 1, width: config.d_model };
-    let embeddings = of(&|sender| sender.layer.is_none());
-    if !embeddings.is_empty() {
-        let changed = (runs.of_base(&entering)? + sum(runs, &embeddings)?)?;
-        set_cells(&entering, whole, &kept, None, &changed)?;
-    }
-    let mut writes = Vec::new();
-    for l in start..config.n_layers {
-        let attention = runs.base.at(l, BlockPoint::AttnOut)?.force_contiguous()?;
-        let heads = of(&|sender| sender.layer == Some(l) && sender.kind != Kind::Mlp);
-        if !heads.is_empty() {
-            set_cells(&attention, whole, &kept, None, &(runs.of_base(&attention)? + sum(runs, &heads)?)?)?;
-        }
-        let mlp = senders.iter().find(|sender| sender.layer == Some(l) && sender.kind == Kind::Mlp);
-        writes.push((l, attention, mlp.map(|mlp| write(runs, mlp, false)).transpose()?));
-    }
+    let embeddings: Vec<Component> = senders.iter().copied().filter(|sender| sender.layer.is_none()).collect();
+    let entering = moved(runs, &stream(runs, Entry::before(start))?, &embeddings)?;
+    let held = (start..config.n_layers).map(|l| Held::of(runs, l, senders)).collect::<Result<Vec<_>>>()?;
     let mut all = Vec::new();
     for (pair, rows) in patched_rows(runs).filter(|(_, rows)| !rows.is_empty()) {
-        let spots = &runs.spots[pair];
-        let positions: Vec<usize> = spots.reaching().iter().map(|(base, _)| *base).collect();
-        let first = positions[0];
-        let (from, length) = (runs.base.kept(pair, first), spots.row + 1 - first);
-        let part = |value: &Tensor| value.narrow(0, from, length);
+        let (spots, first) = (&runs.spots[pair], runs.spots[pair].positions[0].0);
+        let kept = runs.base.kept(pair, first);
+        let kept = kept..kept + spots.row + 1 - first;
+        let stream = entering.narrow(0, kept.start, kept.len())?.contiguous()?;
         let mut edits = Vec::new();
-        for (l, attention, mlp) in &writes {
-            let replace = |point, positions, values| Edit {
-                point: HookPoint::Block(*l, point),
-                index: None,
-                positions,
-                action: Action::Replace(values),
-            };
-            edits.push(replace(BlockPoint::AttnOut, (first..=spots.row).collect(), part(attention)?.contiguous()?));
-            if let Some(mlp) = mlp {
-                let values = mlp.narrow(0, rows.start, rows.len())?.contiguous()?;
-                edits.push(replace(BlockPoint::MlpOut, positions.clone(), values));
-            }
+        for (l, held) in held.iter().enumerate() {
+            held.edits(start + l, spots, kept.clone(), rows.clone(), &mut edits)?;
         }
-        all.push(Branch { pair, first, at: Entry::before(start), stream: part(&entering)?.contiguous()?, edits });
+        all.push(Branch { pair, first, at: Entry::before(start), stream, edits });
     }
     let points = asked.receivers.iter().map(|receiver| receiver.read(config)).collect();
     let (_, activations) = branches.forward(all, points, |branch| {
@@ -222,4 +196,55 @@ fn through_mlps(runs: &Runs, asked: &Paths, senders: &[Component], branches: &mu
     };
     let rows: Vec<usize> = (0..runs.patched.len()).collect();
     asked.receivers.iter().map(|receiver| select(&of_receiver(receiver)?, &rows)).collect()
+}
+
+/// What a layer writes while only MLPs are computed again.
+struct Held {
+    /// Its attention: the base run's write, and what senders in it write differently, [kept, d_model].
+    attention: Tensor,
+    /// Its MLP where that is a sender, [patched, d_model].
+    mlp: Option<Tensor>,
+}
+
+impl Held {
+    fn of(runs: &Runs, l: usize, senders: &[Component]) -> Result<Self> {
+        let (mlps, heads): (Vec<Component>, Vec<Component>) =
+            senders.iter().filter(|sender| sender.layer == Some(l)).partition(|sender| sender.kind == Kind::Mlp);
+        let attention = moved(runs, runs.base.at(l, BlockPoint::AttnOut)?, &heads)?;
+        Ok(Held { attention, mlp: mlps.first().map(|mlp| write(runs, mlp, false)).transpose()? })
+    }
+
+    /// As edits of one pair; `kept` are its rows among the kept ones, `patched` those among the patched ones.
+    fn edits(
+        &self,
+        l: usize,
+        spots: &Spots,
+        kept: Range<usize>,
+        patched: Range<usize>,
+        edits: &mut Vec<Edit>,
+    ) -> Result<()> {
+        let positions: Vec<usize> = spots.reaching().iter().map(|(base, _)| *base).collect();
+        let replace = |point, positions, values: Tensor| {
+            let action = Action::Replace(values.contiguous()?);
+            Result::Ok(Edit { point: HookPoint::Block(l, point), index: None, positions, action })
+        };
+        let every = (spots.row + 1 - kept.len()..=spots.row).collect();
+        let attention = self.attention.narrow(0, kept.start, kept.len())?;
+        edits.push(replace(BlockPoint::AttnOut, every, attention)?);
+        if let Some(mlp) = &self.mlp {
+            edits.push(replace(BlockPoint::MlpOut, positions, mlp.narrow(0, patched.start, patched.len())?)?);
+        }
+        Ok(())
+    }
+}
+
+/// A value of the base run [kept, d_model], and at the patched rows what senders write differently.
+fn moved(runs: &Runs, value: &Tensor, senders: &[Component]) -> Result<Tensor> {
+    let moved = value.force_contiguous()?;
+    if !senders.is_empty() {
+        let kept: Vec<usize> = runs.patched.iter().map(|(base, _)| *base as usize).collect();
+        let whole = Cells { cells: 1, width: moved.dim(1)? };
+        set_cells(&moved, whole, &kept, None, &(runs.of_base(value)? + sum(runs, senders)?)?)?;
+    }
+    Ok(moved)
 }

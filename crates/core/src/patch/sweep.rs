@@ -14,6 +14,7 @@ use crate::model::Transformer;
 use crate::ops;
 use candle_core::Tensor;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// What is patched of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +143,7 @@ fn branch(runs: &Runs, asked: &Patching, entry: &Entering, column: usize, branch
     for (pair, spots) in runs.spots.iter().enumerate() {
         let n = spots.reaching().len();
         let width = if asked.by_position { spots.positions.len() } else { 1 };
-        let groups: Vec<std::ops::Range<usize>> = match asked.by_position {
+        let groups: Vec<Range<usize>> = match asked.by_position {
             true => (0..n).map(|k| k..k + 1).collect(),
             false => std::iter::once(0..n).filter(|all| !all.is_empty()).collect(),
         };

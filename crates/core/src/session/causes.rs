@@ -91,7 +91,7 @@ impl Session {
             let rows: usize = plan.planned.iter().map(|p| p.wanted.len()).sum();
             let work = Work {
                 prompts: &plan.prompts,
-                chunk_tokens: call.asked.chunk_tokens(),
+                chunk_tokens: call.asked.chunk_tokens(self.device),
                 purpose: "the ablation",
                 result_bytes: (4 * rows * asked.columns.len() * (components.len() + 12)) as u64,
                 is_merged: true,
@@ -125,7 +125,7 @@ impl Session {
             let asked = Ablating { unit: call.unit, columns, replacement, on_violation: call.on_violation };
             let work = Work {
                 prompts: &plan.prompts,
-                chunk_tokens: call.asked.chunk_tokens(),
+                chunk_tokens: call.asked.chunk_tokens(self.device),
                 purpose: "the erasure",
                 result_bytes: 0,
                 is_merged: false,
@@ -216,7 +216,7 @@ impl Session {
     ) -> Result<Reference> {
         let work = Work {
             prompts,
-            chunk_tokens: call.asked.chunk_tokens(),
+            chunk_tokens: call.asked.chunk_tokens(self.device),
             purpose: "the reference runs",
             result_bytes: Reference::bytes(&self.transformer, prompts),
             is_merged: true,

@@ -192,7 +192,7 @@ impl Session {
         let pairs = Pairs { base, source, spots, targets, base_is_clean: noising };
         let work = Work {
             prompts: &pairs.base,
-            chunk_tokens: call.clean.chunk_tokens(),
+            chunk_tokens: call.clean.chunk_tokens(self.device),
             purpose: "the patches",
             result_bytes: 8 * numbers as u64,
             is_merged: true,

@@ -403,10 +403,9 @@ mod unit {
             for row in 0..rows {
                 let (x, tiles) = (x.add(row * x_row), tiles.add(row * 64));
                 for k in (0..depth).step_by(DEPTH) {
-                    let halves =
-                        [k, k + SIDE].map(|k| parts(_mm512_maskz_loadu_ps(first(depth, k), x.wrapping_add(k))));
-                    for part in 0..3 {
-                        let both = _mm512_permutex2var_epi16(halves[0][part], upper, halves[1][part]);
+                    let vector = |k| parts(_mm512_maskz_loadu_ps(first(depth, k), x.wrapping_add(k)));
+                    for (part, (low, high)) in vector(k).into_iter().zip(vector(k + SIDE)).enumerate() {
+                        let both = _mm512_permutex2var_epi16(low, upper, high);
                         _mm512_store_si512(tiles.add(k / DEPTH * PLACE + part * TILE).cast(), both);
                     }
                 }

@@ -65,7 +65,7 @@ fn every_number_is_that_of_transformers_in_float64() {
         let number = |name: &str| given[name].as_f64().unwrap();
         let tokens = (given["answer"].as_u64().unwrap(), given["against"].as_u64().unwrap());
         let pairs = pairs(vec![prompt("clean")], vec![prompt("corrupt")], &[tokens]);
-        for session in load_both(&dir) {
+        for session in load_everywhere(&dir) {
             let session = session.unwrap();
             for (direction, noising) in [("noising", true), ("denoising", false)] {
                 for (name, patching) in SWEEPS {

@@ -15,6 +15,17 @@ export type { CallOptions, Progress } from './calls.js'
 export { type AblateOptions, type AblationMethod, Causal, CausalRow, type Effect, type Erasure, type Verdict } from './causal.js'
 export { CausalCircuit, type CircuitChoice, type CircuitComponent, type CircuitKind, type CircuitOrigin } from './causal-circuit.js'
 export {
+  type PairOptions,
+  type Patch,
+  type PatchAxis,
+  Patched,
+  type PatchMatrix,
+  type PatchMethod,
+  type PatchOptions,
+  type PatchPoint,
+  type PathOptions,
+} from './patch.js'
+export {
   Circuit,
   type CircuitOptions,
   type Complex,

@@ -39,13 +39,24 @@ import { LogitLens } from './lens.js'
 import type { NativeAttributing, NativeAttribution, NativeModel } from './native.js'
 import type { Origin } from './observed.js'
 import { checkKeys, index, oneOf, optionalFlag, wholeNumber } from './options.js'
+import {
+  type PairOptions,
+  Patched,
+  PATCH_OPTIONS,
+  PATH_OPTIONS,
+  type PatchOptions,
+  type PathOptions,
+  nativePatching,
+  nativePaths,
+  nativeSpots,
+} from './patch.js'
 import { nativeSet } from './replacement.js'
 import { filePath, Run } from './run.js'
 import { AttributionSources } from './sources.js'
 import { ahead, AttributionSummary, batched, inStream, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
 import { Sums } from './summary.js'
 import { copiedDirections, nativeTargets, type Target } from './targets.js'
-import { nativeTokens, type Prompt, type Token, Tokenizer } from './tokens.js'
+import { nativePrompt, nativeTokens, type Prompt, type Token, Tokenizer } from './tokens.js'
 import { TopTokens } from './top-tokens.js'
 
 /** Options of {@link Model.load}. */
@@ -555,6 +566,63 @@ export class Model implements AsyncDisposable {
   ): Promise<Faithfulness> {
     const model = { native: this.#native, origin: this.#origin, components: this.#components('head') }
     return faithfulness(model, prompts, targets, circuit, options)
+  }
+
+  /**
+   * Activation patching: values of one run of every pair (`clean[i]`, `corrupt[i]`) stand in the other, one place at a time,
+   * and everything behind is computed again. Tokens of targets are resolved behind the clean prompt.
+   *
+   * @throws {PrismError} as {@link attribute}; `INVALID_ARGUMENT` for pairs of different lengths without named positions
+   */
+  async patch(
+    clean: readonly Prompt[],
+    corrupt: readonly Prompt[],
+    targets: Target | readonly Target[],
+    options: PatchOptions = {},
+  ): Promise<Patched> {
+    checkKeys('patch', options, [...PATCH_OPTIONS, ...PROMPT_OPTIONS])
+    const { over, direction, ...patching } = nativePatching(options)
+    const { pairs, directions } = this.#pairs(clean, corrupt, targets, options)
+    const request = { pairs, ...patching, noising: direction === 'noising' }
+    const patched = await call(this.#native, options, (cancel, report) => this.#native.patch(request, cancel, report))
+    const method = { change: 'patch', at: patching.at, over, direction } as const
+    return new Patched(patched, { ...this.config, senders: [] }, directions, deepFreeze(method), this.#origin)
+  }
+
+  /**
+   * Path patching: what senders write in the corrupted run reaches the receivers of the clean run, along the direct path; the
+   * receivers read `x + Σ (corrupted write − clean write)`, their norm computed anew, and everything behind them is computed
+   * again. Nothing between senders and receivers moves, or with `through: 'mlps'` only the MLPs there do (Wang et al. 2022).
+   *
+   * @throws {PrismError} as {@link patch}; `INVALID_ARGUMENT` for receivers that do not read what a sender writes
+   */
+  async patchPaths(
+    clean: readonly Prompt[],
+    corrupt: readonly Prompt[],
+    targets: Target | readonly Target[],
+    options: PathOptions,
+  ): Promise<Patched> {
+    checkKeys('patchPaths', options, [...PATH_OPTIONS, ...PROMPT_OPTIONS])
+    const way = nativePaths(options)
+    const { pairs, directions } = this.#pairs(clean, corrupt, targets, options)
+    const from = labels('from', options.from)
+    const to = labels('to', options.to) ?? []
+    const request = { pairs, ...(from === undefined ? {} : { from }), to, ...way }
+    const paths = await call(this.#native, options, (cancel, report) => this.#native.patchPaths(request, cancel, report))
+    const senders = frozen(paths.senders)
+    const through = way.throughMlps ? 'mlps' : 'nothing'
+    const names = senders.map(({ label }) => label)
+    const method = { change: 'path', from: names, to: paths.receivers, each: way.each, through } as const
+    return new Patched(paths.patched, { ...this.config, senders }, directions, deepFreeze(method), this.#origin)
+  }
+
+  /** Pairs of prompts as the addon takes them. */
+  #pairs(clean: unknown, corrupt: unknown, targets: unknown, options: PairOptions) {
+    const asked = nativeAsked(clean, options)
+    if (!Array.isArray(corrupt)) throw invalidArgument('corrupt', corrupt, 'a list of prompts')
+    const list = nativeTargets(targets, asked.prompts.length)
+    const directions = copiedDirections(list, asked.prompts.length)
+    return { pairs: { asked, corrupt: Array.from(corrupt, nativePrompt), targets: list, ...nativeSpots(options) }, directions }
   }
 
   /** @internal Reads a saved run. */

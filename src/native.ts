@@ -61,6 +61,7 @@ export type {
   NativeInterventions,
   NativeLens,
   NativeModel,
+  NativePatched,
   NativePatterns,
   NativePositions,
   NativeProbe,

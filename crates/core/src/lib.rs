@@ -33,6 +33,7 @@ pub mod intervene;
 pub mod memory;
 pub mod model;
 pub mod ops;
+pub mod patch;
 mod prefix;
 mod random;
 pub mod rows;

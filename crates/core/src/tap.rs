@@ -217,7 +217,8 @@ impl<'a> Tap<'a> {
 
     /// Where a row of the batch lies in a value of `n_rows` rows: those under way, or by now the kept ones only.
     pub fn place(&self, row: usize, n_rows: usize) -> Option<usize> {
-        if self.narrowed { self.kept_as(row) } else { (row < n_rows).then_some(row) }
+        let place = if self.narrowed { self.kept_as(row) } else { Some(row) };
+        place.filter(|place| *place < n_rows)
     }
 
     fn kept_as(&self, row: usize) -> Option<usize> {

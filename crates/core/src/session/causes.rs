@@ -250,7 +250,7 @@ impl AblateAt {
 }
 
 /// Bytes of a chunk's sweep: what the clean run keeps, keys and values of all its positions, and a batch of branches.
-fn branching_bytes(config: &ModelConfig, chunk: &[Prompted]) -> u64 {
+pub(super) fn branching_bytes(config: &ModelConfig, chunk: &[Prompted]) -> u64 {
     let (rows, longest) = (n_rows(chunk), chunk.iter().map(|p| p.positions.len()).max().unwrap_or(0));
     let z = config.n_heads * config.d_head;
     let kept = rows * (config.n_layers * (3 * config.d_model + z) + 4 * config.d_model);

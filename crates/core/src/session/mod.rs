@@ -7,6 +7,7 @@ mod causes;
 mod circuits;
 mod declared;
 mod interventions;
+mod patches;
 mod remaining;
 
 pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
@@ -14,6 +15,7 @@ pub use attention::{AttentionCall, DetectCall, Detected};
 pub use causes::{AblateAt, AblateCall, Ablated, SetTo};
 pub use circuits::Spectrum;
 pub use interventions::{Intervention, Interventions, Lists, Reference, Set};
+pub use patches::{PairsCall, PatchCall, PathsCall, Swept};
 pub use remaining::WithoutCall;
 
 use crate::batch::check_ids;

@@ -560,7 +560,7 @@ export class Model implements AsyncDisposable {
     const { over, direction, ...patching } = nativePatching(options)
     const { pairs, directions } = this.#pairs(clean, corrupt, targets, options)
     const request = { pairs, ...patching, noising: direction === 'noising' }
-    const patched = await call(options, (cancel, report) => this.#native.patch(request, cancel, report))
+    const patched = await call(this.#native, options, (cancel, report) => this.#native.patch(request, cancel, report))
     const method = { change: 'patch', at: patching.at, over, direction } as const
     return new Patched(patched, { ...this.config, senders: [] }, directions, deepFreeze(method), this.#origin)
   }
@@ -584,7 +584,7 @@ export class Model implements AsyncDisposable {
     const from = labels('from', options.from)
     const to = labels('to', options.to) ?? []
     const request = { pairs, ...(from === undefined ? {} : { from }), to, ...way }
-    const paths = await call(options, (cancel, report) => this.#native.patchPaths(request, cancel, report))
+    const paths = await call(this.#native, options, (cancel, report) => this.#native.patchPaths(request, cancel, report))
     const senders = frozen(paths.senders)
     const through = way.throughMlps ? 'mlps' : 'nothing'
     const names = senders.map(({ label }) => label)

@@ -96,6 +96,13 @@ export interface Patch {
   readonly moved: number
 }
 
+/** Where a patch was made, of what it was made at one of. */
+interface Spot {
+  readonly layer?: number
+  readonly head?: number
+  readonly position?: number
+}
+
 /** @internal What is patched, as the addon takes it. */
 export function nativePatching({ at, over, direction }: PatchOptions) {
   const axes = ['layer', 'head', 'position'] as const
@@ -249,8 +256,8 @@ export class Patched extends Result {
       )
     const defined = all.flatMap(({ normalised }) => (normalised === undefined ? [] : [normalised]))
     const columns = first.columns.map((label, column) => {
-      if (all.every(({ columns }) => columns[column] === label)) return label
-      const places = new Set(all.map((_, pair) => this.positions(pair).clean[column]))
+      if (all.every((one) => one.columns[column] === label)) return label
+      const places = new Set(Array.from(this.clean, (_, pair) => this.positions(pair).clean[column]))
       return places.size === 1 ? String([...places][0]) : `#${column}`
     })
     return {
@@ -302,12 +309,13 @@ export class Patched extends Result {
    * made at one, `value`, `normalised` (NaN where undefined).
    */
   toArrow(): Promise<Table> {
-    const lines = Array.from(this.clean, (_, pair) => {
-      const positions = this.positions(pair).clean
-      return this.#rows.flatMap((row, i) =>
-        this.#columns(pair).map((column, j) => ({ pair, row, column, ...this.#place(i, j, positions) })),
-      )
-    }).flat()
+    const lines: { pair: number; row: string; column: string; at: Spot }[] = []
+    this.clean.forEach((_, pair) => {
+      const [positions, columns] = [this.positions(pair).clean, this.#columns(pair)]
+      this.#rows.forEach((row, i) => {
+        columns.forEach((column, j) => lines.push({ pair, row, column, at: this.#place(i, j, positions) }))
+      })
+    })
     const texts = (of: (line: (typeof lines)[number]) => string): Column => {
       const distinct = [...new Set(lines.map(of))]
       const at = new Map(distinct.map((text, i) => [text, i]))
@@ -320,9 +328,9 @@ export class Patched extends Result {
       pair: { numbers: Uint32Array.from(lines, ({ pair }) => pair) },
       row: texts(({ row }) => row),
       column: texts(({ column }) => column),
-      layer: optional(({ layer }) => layer),
-      head: optional(({ head }) => head),
-      position: optional(({ position }) => position),
+      layer: optional(({ at }) => at.layer),
+      head: optional(({ at }) => at.head),
+      position: optional(({ at }) => at.position),
       value: { numbers: this.values },
       normalised: { numbers: this.normalised },
     }
@@ -337,17 +345,11 @@ export class Patched extends Result {
       const target = this.targets[pair]
       const plain = target && 'direction' in target ? { direction: [...target.direction] } : target
       const corrupt = { ids: [...this.corruptIds(pair)], tokens: this.corruptTokens(pair) }
-      const difference = { clean: this.clean[pair], corrupt: this.corrupt[pair] }
-      const positions = this.positions(pair)
-      return {
-        clean,
-        corrupt,
-        position: this.rows.position[pair],
-        target: plain,
-        positions,
-        measured: difference,
-        ...this.matrix(pair),
-      }
+      const measured = { clean: this.clean[pair], corrupt: this.corrupt[pair] }
+      const [position, positions] = [this.rows.position[pair], this.positions(pair)]
+      const { rows, columns, values, normalised } = this.matrix(pair)
+      const numbers = { rows, columns, values, ...(normalised === undefined ? {} : { normalised }) }
+      return Object.assign({ clean, corrupt, position, target: plain, positions, measured }, numbers)
     })
     return { kind, method, provenance, undefinedPairs: this.undefinedPairs, pairs }
   }
@@ -416,7 +418,7 @@ export class Patched extends Result {
   }
 
   /** Where the patch of a row and column was made. */
-  #place(row: number, column: number, positions: readonly number[]): { layer?: number; head?: number; position?: number } {
+  #place(row: number, column: number, positions: readonly number[]): Spot {
     const { method } = this
     const { nHeads, senders } = this.#shape
     if (method.change === 'path') {

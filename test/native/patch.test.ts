@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { Model, type PatchAxis, type PathOptions, type PatchPoint, type Target } from '../../src/index.js'
+import { type PatchAxis, type PathOptions, type PatchPoint, type Target } from '../../src/index.js'
 import { DEMO, DEMO_PROMPT, DEMO_TARGET, fixture, open, refusal } from '../helpers.js'
 
 interface Path {

@@ -93,19 +93,19 @@ const [mary = 0, john = 0] = [' Mary', ' John'].map((name) => model.tokenizer?.e
 const logits = patched.logits(0)
 console.log(patched.interventions[0]?.set, logits.at(0, mary) - logits.at(0, john)) // what it read there decides
 section('patching')
-const twins = ['When Mary and John went to the store, Mary gave a drink to'] // the other name gives, so the answer turns
+const turned = ['When Mary and John went to the store, Mary gave a drink to'] // the other name gives, so the answer turns
 const [pair, about] = [prompts.slice(0, 1), targets.slice(0, 1)]
 
-const swept = await model.patch(pair, twins, about, { over: ['layer', 'position'] })
+const swept = await model.patch(pair, turned, about, { over: ['layer', 'position'] })
 console.log(swept)
 console.log(swept.matrix(0).normalised?.[1]?.[10], swept.matrix(0).normalised?.[3]?.[14]) // where the name stands, where it is asked for
 
-const byHead = await model.patch(pair, twins, about, { over: ['head'] })
+const byHead = await model.patch(pair, turned, about, { over: ['head'] })
 for (const { row, column, normalised } of byHead.top(3)) console.log(row, column, normalised?.toFixed(2))
 
-const [mover] = byHead.top(1)
-const paths = await model.patchPaths(pair, twins, about, {
-  to: [`${mover?.row}${mover?.column}.v`, `${mover?.row}${mover?.column}.q`],
+const [strongest] = byHead.top(1)
+const paths = await model.patchPaths(pair, turned, about, {
+  to: [`${strongest?.row}${strongest?.column}.v`, `${strongest?.row}${strongest?.column}.q`],
   each: true,
 })
 console.log(paths)

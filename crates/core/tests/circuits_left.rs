@@ -16,7 +16,7 @@ fn what_a_circuit_leaves_is_what_transformers_computes() {
         let ids = |key: &str| from_value::<Vec<Vec<u32>>>(reference[key].clone()).unwrap();
         let prompts = |key: &str| ids(key).into_iter().map(Prompt::Ids).collect::<Vec<_>>();
         let target = pair(reference["answer"].as_u64().unwrap(), reference["against"].as_u64().unwrap());
-        for session in load_both(&dir) {
+        for session in load_everywhere(&dir) {
             let session = session.unwrap();
             let components = Component::all(Unit::Head, &session.transformer.config);
             for circuit in reference["circuits"].as_array().unwrap() {

@@ -343,13 +343,6 @@ export interface NativeDetection {
   p: number
 }
 
-/** A GPU that can be computed on; `driver` is its version, where the system tells. */
-export interface NativeGpu {
-  ordinal: number
-  name: string
-  driver?: string
-}
-
 /** Projections of every component's write on the direction of one component's, in the clean run and without it. */
 export interface NativeErasure {
   components: Array<NativeComponent>
@@ -357,6 +350,13 @@ export interface NativeErasure {
   norm: number
   clean: Float64Array
   ablated: Float64Array
+}
+
+/** A GPU that can be computed on; `driver` is its version, where the system tells. */
+export interface NativeGpu {
+  ordinal: number
+  name: string
+  driver?: string
 }
 
 /** Every name's score for one head. */

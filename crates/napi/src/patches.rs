@@ -145,9 +145,10 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let (call, control) = (patch_call(call), Control::new(cancel, progress)?);
         let wrap: fn(_) -> NativePatched = patched;
-        promise(env, move || control.run(|job| session.patch(&call?, job)), wrap)
+        promise(env, engine, move || control.run(|job| session.patch(&call?, job)), wrap)
     }
 
     /// Lets what senders write in the corrupted run reach receivers of the clean one.
@@ -160,12 +161,13 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let (call, control) = (paths_call(call), Control::new(cancel, progress)?);
         let wrap = |(senders, receivers, swept): (Vec<Component>, Vec<Receiver>, Swept)| NativePaths {
             senders: outputs::components(senders),
             receivers: receivers.iter().map(Receiver::label).collect(),
             patched: patched(swept),
         };
-        promise(env, move || control.run(|job| session.patch_paths(&call?, job)), wrap)
+        promise(env, engine, move || control.run(|job| session.patch_paths(&call?, job)), wrap)
     }
 }

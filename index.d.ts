@@ -30,6 +30,8 @@ export declare class NativeModel {
   detectHeads(call: NativeDetectCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeDetected[]>
   /** Replaces every wanted component, one at a time, and computes what follows. */
   ablate(call: NativeAblateCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeCausal>
+  /** A target as it is and without each of some sets of components, replaced together at every position. */
+  without(call: NativeWithoutCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeWithout>
   /** How every component's write lies along that of one component, at one position of one prompt. */
   erasure(call: NativeAblateCall, cancel: CancelHandle): Promise<NativeErasure>
   /** What must be known about a circuit; refuses those that there are not. */
@@ -646,6 +648,35 @@ export interface NativeTopTokensCall {
   components?: Array<string>
   k: number
   masked: Uint32Array
+}
+
+/** A target as it is, and without sets of components. */
+export interface NativeWithout {
+  rowPrompt: Uint32Array
+  rowPosition: Uint32Array
+  /** the ids of prompt i: `ids[idOffsets[i] .. idOffsets[i + 1]]` */
+  ids: Uint32Array
+  idOffsets: Uint32Array
+  targetTokens: Uint32Array
+  targetWeights: Float64Array
+  targetOffsets: Uint32Array
+  targetMean: Float64Array
+  /** the target in the clean run, [rows] */
+  measured: Float64Array
+  /** the target without each set, [rows, sets] */
+  left: Float64Array
+}
+
+/** A call of `without`. */
+export interface NativeWithoutCall {
+  asked: NativeAsked
+  targets: Array<NativeTarget>
+  /** sets of components, as their numbers among those by head: set i is `sets[setOffsets[i] .. setOffsets[i + 1]]` */
+  sets: Uint32Array
+  setOffsets: Uint32Array
+  /** as of `ablate` */
+  set: 'zero' | 'mean' | 'meanByPosition' | 'from'
+  reference?: Array<NativePrompt>
 }
 
 /** Of `known`, the names nearest to `name`, best first. */

@@ -2,20 +2,14 @@ import type { Table } from 'apache-arrow'
 import { componentColumns, rowColumns } from './arrow.js'
 import { nativePositions, type Position, type PromptOptions } from './asked.js'
 import { resolvedTarget } from './attribution.js'
+import { CausalCircuit, type CircuitChoice } from './causal-circuit.js'
 import { type Component, columnOf, frozen } from './components.js'
 import { invalidArgument } from './errors.js'
-import { type NativeAblateCall, type NativeCausal, type NativeErasure, type NativePositions, verdictNames } from './native.js'
+import { type NativeCausal, type NativeErasure, type NativePositions, verdictNames } from './native.js'
 import { firstLines, type Origin, Result } from './observed.js'
-import { checkKeys, index } from './options.js'
+import { index } from './options.js'
+import type { ReplacedBy, ReplaceWith } from './replacement.js'
 import type { ResolvedTarget } from './targets.js'
-import { nativePrompt, type Prompt } from './tokens.js'
-
-/**
- * What takes a component's place: zero; the mean over reference prompts, over all their positions (`axis: 'all'`, the
- * default) or at the same position (`'position'`); or its value in another prompt, one for each, at the same position.
- */
-export type ReplaceWith =
-  'zero' | { readonly mean: readonly Prompt[]; readonly axis?: 'all' | 'position' } | { readonly from: readonly Prompt[] }
 
 /** Options of {@link Model.ablate}. */
 export interface AblateOptions extends PromptOptions {
@@ -57,7 +51,7 @@ export interface AblationMethod {
   /** What components are. */
   readonly unit: 'layer' | 'head'
   /** What took their place. */
-  readonly set: 'zero' | 'mean' | 'mean at the same position' | 'from'
+  readonly set: ReplacedBy
   /** Where. */
   readonly ablateAt: 'row' | 'all' | Exclude<Position, 'last' | 'all'>
 }
@@ -209,6 +203,21 @@ export class Causal extends Result implements Iterable<CausalRow> {
         verdicts: counts,
       }
     })
+  }
+
+  /**
+   * A circuit: with `keep`, the smallest set of components whose effects make up that share of the effect. The effect of a
+   * component is its total effect, mean over the rows; the share is of the sum of all positive ones, so a component that
+   * works against the target is never chosen. Largest first; of equal ones the earlier in the model. Effects overlap where
+   * components back each other up or feed each other: the share is of their sum, not of the logit difference, which
+   * `model.faithfulness` measures. Heads that only feed others have an effect at all positions: `ablateAt: 'all'`.
+   *
+   * With `components`, the set that you name, recorded as named.
+   *
+   * @throws {PrismError} `INVALID_ARGUMENT` where no effect is positive, or with the nearest labels
+   */
+  circuit(choice: CircuitChoice): CausalCircuit {
+    return CausalCircuit.of(this, choice, this.origin)
   }
 
   /**
@@ -365,26 +374,6 @@ let names: readonly Verdict[] | undefined
 function verdicts(): readonly Verdict[] {
   names ??= Object.freeze(verdictNames() as Verdict[])
   return names
-}
-
-/** @internal What takes a component's place, as the addon takes it, and in words. */
-export function nativeSet(set: unknown): Pick<NativeAblateCall, 'set' | 'reference'> & { readonly words: AblationMethod['set'] } {
-  if (set === undefined || set === 'zero') return { set: 'zero', words: 'zero' }
-  checkKeys('set', set, ['mean', 'axis', 'from'])
-  const { mean, axis, from } = set as Record<string, unknown>
-  if ((mean === undefined) === (from === undefined) || (from !== undefined && axis !== undefined)) {
-    throw invalidArgument('set', set, "'zero', { mean: prompts, axis }, or { from: prompts }")
-  }
-  if (from !== undefined) return { set: 'from', reference: promptList('set.from', from), words: 'from' }
-  if (axis !== undefined && axis !== 'all' && axis !== 'position') throw invalidArgument('set.axis', axis, "'all' or 'position'")
-  const reference = promptList('set.mean', mean)
-  if (axis === 'position') return { set: 'meanByPosition', reference, words: 'mean at the same position' }
-  return { set: 'mean', reference, words: 'mean' }
-}
-
-function promptList(argument: string, list: unknown): (string | Uint32Array)[] {
-  if (!Array.isArray(list) || list.length === 0) throw invalidArgument(argument, list, 'a list of prompts')
-  return Array.from(list, nativePrompt)
 }
 
 /** @internal The positions of a change that is not at each row's own. */

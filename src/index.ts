@@ -10,17 +10,10 @@ export {
   type PatternType,
 } from './attention.js'
 export { Attribution, AttributionRow, type Method } from './attribution.js'
+export type { BootstrapOptions, Estimate } from './bootstrap.js'
 export type { CallOptions, Progress } from './calls.js'
-export {
-  type AblateOptions,
-  type AblationMethod,
-  Causal,
-  CausalRow,
-  type Effect,
-  type Erasure,
-  type ReplaceWith,
-  type Verdict,
-} from './causal.js'
+export { type AblateOptions, type AblationMethod, Causal, CausalRow, type Effect, type Erasure, type Verdict } from './causal.js'
+export { CausalCircuit, type CircuitChoice, type CircuitComponent, type CircuitKind, type CircuitOrigin } from './causal-circuit.js'
 export {
   type PairOptions,
   type Patch,
@@ -58,6 +51,15 @@ export type { Device, Dtype } from './device.js'
 export { DirectionAttribution, type DirectionsRow } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
 export { type EvaluatedItem, type EvaluateOptions, Evaluation, type MeanFigure } from './evaluate.js'
+export {
+  type Completeness,
+  type CompletenessOptions,
+  Faithfulness,
+  type FaithfulnessMean,
+  type FaithfulnessMethod,
+  type FaithfulnessOptions,
+  type Minimality,
+} from './faithfulness.js'
 export type { DescribeOptions, HeadAtRow, HeadDescription, Partners } from './heads.js'
 export type { BlockPoints, DimsOf, HookName, OuterPoints, ResidualHook } from './hooks.js'
 export type {
@@ -85,6 +87,7 @@ export {
 } from './model.js'
 export { Observed, type Provenance, Result } from './observed.js'
 export { type Plot, type PlotChannel, type PlotLayer, toSvg } from './plot.js'
+export type { ReplacedBy, ReplaceWith } from './replacement.js'
 export { Cache, Decomposition, type DecomposeOptions, Run, type RunAttributeOptions } from './run.js'
 export { AttributionSources, type Source, type SourcesRow } from './sources.js'
 export { AttributionSummary, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'

@@ -20,16 +20,18 @@ import {
 } from './attention.js'
 import { Attribution, type Method, warnIncomplete } from './attribution.js'
 import { CALL_OPTIONS, type CallOptions, call, callOf, checkCall } from './calls.js'
-import { ABLATE_OPTIONS, type AblateOptions, ablatedPositions, Causal, type Erase, nativeSet, warnUnexplained } from './causal.js'
+import { ABLATE_OPTIONS, type AblateOptions, ablatedPositions, Causal, type Erase, warnUnexplained } from './causal.js'
 import { type CircuitModel, type CircuitOptions, HeadCircuit } from './circuit.js'
+import type { CausalCircuit } from './causal-circuit.js'
 import { type Component, frozen } from './components.js'
 import { COMPOSITION_OPTIONS, type CompositionOptions, CompositionScores } from './composition.js'
 import type { Choice, Dataset } from './data/dataset.js'
 import { type Device, type Dtype, onDevice, type Placement } from './device.js'
 import { DirectionAttribution, flatDirections } from './directions.js'
 import { invalidArgument, native } from './errors.js'
-import { deepFreeze } from './freeze.js'
 import { evaluate, type EvaluateOptions, type Evaluation } from './evaluate.js'
+import { type Faithfulness, faithfulness, type FaithfulnessOptions } from './faithfulness.js'
+import { deepFreeze } from './freeze.js'
 import { type DescribeOptions, describeHeads, type HeadDescription } from './heads.js'
 import type { HookName, ResidualHook } from './hooks.js'
 import { type Intervention, nativeInterventions } from './intervention.js'
@@ -48,6 +50,7 @@ import {
   nativePaths,
   nativeSpots,
 } from './patch.js'
+import { nativeSet } from './replacement.js'
 import { filePath, Run } from './run.js'
 import { AttributionSources } from './sources.js'
 import { ahead, AttributionSummary, batched, inStream, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
@@ -542,6 +545,27 @@ export class Model implements AsyncDisposable {
       return call(this.#native, {}, (cancel) => this.#native.erasure(one, cancel))
     }
     return new Causal(causal, directions, method, this.#origin, erase)
+  }
+
+  /**
+   * Whether a circuit does a task: everything else is ablated, at every position (heads at `hook_z`, MLPs before a norm behind
+   * them; embeddings stay unless `over` names them), and what is left of the target is measured. On demand completeness and
+   * minimality, as Wang et al. 2022, section 4, define them (arXiv:2211.00593). Every set of components is a run of its own.
+   *
+   * @param prompts texts or token ids, of any lengths: those of the ablation, or others
+   * @param targets one target for all prompts, or one per prompt; `'predicted'` is what the clean run predicts
+   * @param circuit what {@link Causal.circuit} returned
+   * @throws {PrismError} as {@link attribute}; `INVALID_ARGUMENT` for a circuit of another model, parts that are not of the
+   * circuit, and references that are too short
+   */
+  faithfulness(
+    prompts: readonly Prompt[],
+    targets: Target | readonly Target[],
+    circuit: CausalCircuit,
+    options: FaithfulnessOptions = {},
+  ): Promise<Faithfulness> {
+    const model = { native: this.#native, origin: this.#origin, components: this.#components('head') }
+    return faithfulness(model, prompts, targets, circuit, options)
   }
 
   /**

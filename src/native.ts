@@ -72,4 +72,6 @@ export type {
   NativeTarget,
   NativeTensor,
   NativeTopTokens,
+  NativeWithout,
+  NativeWithoutCall,
 } from '../index.d.ts'

@@ -1,6 +1,6 @@
 // logit-prism attribute: one prompt, one target, the components that add to it, and on demand where its heads moved from
 // and which tokens its components write.
-import type { Attribution } from '../attribution.js'
+import type { Attribution, AttributionRow } from '../attribution.js'
 import type { AttributeOptions, Model } from '../model.js'
 import { toSvg } from '../plot.js'
 import type { AttributionSources } from '../sources.js'
@@ -19,6 +19,17 @@ import {
   targetText,
   usage,
 } from './ask.js'
+import {
+  causalCsv,
+  causalJson,
+  type CausalOptions,
+  causalTable,
+  check,
+  checkCausal,
+  type Checked,
+  effectJson,
+  largestEffects,
+} from './causal.js'
 import { arrowFile, type Cell, csvText, refuseTerminal } from './formats.js'
 import { emit, openModel, tokenText } from './session.js'
 import { sourcesCsv, sourcesJson, sourcesTables } from './sources.js'
@@ -26,7 +37,7 @@ import { attributionTable, largest } from './table.js'
 import { screenFor, type Terminal } from './terminal.js'
 import { TOKENS, writtenCsv, writtenJson, writtenTable } from './written.js'
 
-interface Options extends AskOptions {
+interface Options extends AskOptions, CausalOptions {
   readonly unit: 'layer' | 'head' | 'neuron'
   readonly norm: 'frozen' | 'none'
   readonly convention: 'default' | 'transformerlens'
@@ -41,6 +52,7 @@ interface Report {
   readonly result: Attribution
   readonly sources: AttributionSources | undefined
   readonly tokens: TopTokens | undefined
+  readonly checked: Checked | undefined
   readonly options: Options
 }
 
@@ -66,6 +78,7 @@ export async function runAttribute(text: string, options: Options, signal: Abort
 
 function checkTogether(options: Options): void {
   refuseTerminal(options)
+  checkCausal(options)
   const { sources, tokens, convention, format } = options
   if (convention === 'transformerlens' && (sources !== undefined || tokens)) {
     throw usage('--sources and --tokens are of heads with their value bias: leave --convention out.')
@@ -73,6 +86,9 @@ function checkTogether(options: Options): void {
   if (format === 'svg' && tokens) throw usage('--format svg has no picture of --tokens: leave it out.')
   if ((format === 'csv' || format === 'arrow') && sources !== undefined && tokens) {
     throw usage(`--format ${format} holds one table: --sources or --tokens, not both.`)
+  }
+  if ((format === 'csv' || format === 'arrow') && options.causal && (sources !== undefined || tokens)) {
+    throw usage(`--format ${format} holds one table: --causal, or --sources or --tokens.`)
   }
 }
 
@@ -91,7 +107,8 @@ async function ask(
     sources && unit === 'head'
       ? sources.attribution
       : await model.attribute([prompt], target, { ...rows, unit, norm, convention, ...cut })
-  const listed = [...new Set(Array.from(result).flatMap((row) => largest(row, top).map(({ label }) => label)))]
+  const checked = options.causal ? await check(model, prompt, target, rows, options) : undefined
+  const listed = [...new Set(Array.from(result, (row, i) => labelsOf(row, i, top, checked)).flat())]
   const tokens = options.tokens
     ? await model.topTokens([prompt], {
         ...rows,
@@ -101,29 +118,43 @@ async function ask(
         mask: model.tokenizer ? 'special' : [],
       })
     : undefined
-  return { model, result, sources, tokens, options }
+  return { model, result, sources, tokens, checked, options }
 }
 
-function table({ model, result, sources, tokens, options }: Report, screen: Terminal): string {
+/** The components that the table of a row lists. */
+function labelsOf(row: AttributionRow, i: number, top: number, checked: Checked | undefined): string[] {
+  const shown = checked ? largestEffects(checked, i, top) : largest(row, top)
+  return shown.map(({ label }) => label)
+}
+
+function table({ model, result, sources, tokens, checked, options }: Report, screen: Terminal): string {
   const ids = result.ids(0)
   const lines = head(model, options.model, ids, screen)
   Array.from(result).forEach((row, i) => {
-    lines.push(...rowHead(model, row, ids, screen), ...attributionTable(row, options.top, result.certified, screen))
-    if (sources) lines.push(...sourcesTables(sources, i, options.top, screen))
-    const labels = largest(row, options.top).map(({ label }) => label)
+    const { top } = options
+    const main = checked
+      ? causalTable(checked, { row, i, k: top, certified: result.certified }, screen)
+      : attributionTable(row, top, result.certified, screen)
+    lines.push(...rowHead(model, row, ids, screen), ...main)
+    if (sources) lines.push(...sourcesTables(sources, i, top, screen))
+    const labels = labelsOf(row, i, top, checked)
     if (tokens) lines.push(...writtenTable(tokens, { i, labels, masked: model.tokenizer !== undefined }, screen))
   })
   return `${lines.join('\n')}\n\n`
 }
 
-function json({ model, result, sources, tokens, options }: Report): string {
+function json({ model, result, sources, tokens, checked, options }: Report): string {
   const ids = [...result.ids(0)]
   const rows = Array.from(result, (row, i) => ({
     position: row.position,
     token: tokenText(model, ids[row.position] ?? 0),
     target: row.target,
     targetText: targetText(model, row.target),
-    components: result.components.map((component, c) => ({ ...component, value: row.values[c] })),
+    components: result.components.map((component, c) => ({
+      ...component,
+      value: row.values[c],
+      effect: checked && effectJson(checked, i, component.label),
+    })),
     constant: row.constant,
     total: row.total,
     measured: row.measured,
@@ -133,13 +164,20 @@ function json({ model, result, sources, tokens, options }: Report): string {
     sources: sources && sourcesJson(sources, i),
     tokens: tokens?.row(i).map(writtenJson),
   }))
-  const what = { kind: result.kind, model: options.model ?? 'demo', ...result.method, certified: result.certified }
+  const what = {
+    kind: (checked?.causal ?? result).kind,
+    model: options.model ?? 'demo',
+    ...result.method,
+    certified: result.certified,
+  }
+  const ablation = checked && causalJson(checked)
   const prompt = { ids, tokens: ids.map((id) => tokenText(model, id)) }
-  return `${JSON.stringify({ ...what, prompt, rows }, null, 2)}\n`
+  return `${JSON.stringify({ ...what, ablation, prompt, rows }, null, 2)}\n`
 }
 
 /** Tidy: a line per row and component; the two sides of the certificate as kinds of their own. */
-function csv({ result, sources, tokens }: Report): string {
+function csv({ result, sources, tokens, checked }: Report): string {
+  if (checked) return causalCsv(checked)
   if (sources) return sourcesCsv(sources)
   if (tokens) return writtenCsv(tokens)
   const lines: Cell[][] = []
@@ -164,7 +202,7 @@ async function picture({ result, sources, options }: Report): Promise<string> {
   return toSvg(result.plot(one ? { row: 0, ...top } : top))
 }
 
-/** One table in a file: sources or tokens where they were asked for, else the attribution. */
-async function arrow({ result, sources, tokens }: Report): Promise<Uint8Array> {
-  return arrowFile(await (sources ?? tokens ?? result).toArrow())
+/** One table in a file: causes, sources or tokens where they were asked for, else the attribution. */
+async function arrow({ result, sources, tokens, checked }: Report): Promise<Uint8Array> {
+  return arrowFile(await (checked?.causal ?? sources ?? tokens ?? result).toArrow())
 }

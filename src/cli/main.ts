@@ -37,6 +37,17 @@ function program(): Command {
     )
     .option('--sources <heads>', 'which tokens these heads moved from: L9H6, or several separated by commas')
     .option('--tokens', 'which tokens each component of the table raises and lowers most')
+    .option('--causal', 'ablate every component besides: how much the answer falls without it, and who takes over')
+    .addOption(
+      new Option('--set <value>', 'what takes its place; mean needs --reference (default: zero)').choices(['zero', 'mean']),
+    )
+    .option('--reference <file>', 'the prompts that --set mean is over, one per line')
+    .addOption(
+      new Option('--ablate-at <where>', 'at the position of the table, or at every position (default: row)').choices([
+        'row',
+        'all',
+      ]),
+    )
     .addHelpText('after', ATTRIBUTE_EXAMPLE)
     .action((prompt, options, command: Command) => {
       // not commander's own requiredOption: that would come before the nearest name for a misspelt one
@@ -124,9 +135,10 @@ const DEMO_QUESTION = `"When Mary and John went to the store, John gave a drink 
 const ATTRIBUTE_EXAMPLE = `
 With --unit neuron, --top neurons of each sign are kept, in every format, and
 the others are one number; --top all keeps them all.
---format csv and arrow hold one table: of the sources with --sources, of the
-tokens with --tokens, else of the components. --format svg is a picture: a heat
-map, bars with --unit neuron, the sources of one row with --sources.
+--format csv and arrow hold one table: of the effects with --causal, of the
+sources with --sources, of the tokens with --tokens, else of the components.
+--format svg is a picture: a heat map, bars with --unit neuron, the sources of
+one row with --sources.
 
 Example:
   logit-prism attribute ${DEMO_QUESTION}`

@@ -26,11 +26,12 @@ export function attributionTable(row: AttributionRow, k: number, certified: bool
   const lines = [screen.dim(header)]
   for (const share of shown) lines.push(line(share, coloured(share.value, bars(share.value), screen)))
   if (rest) lines.push(screen.dim(line(rest, '')))
-  lines.push(...equation(row, longest, certified, screen))
+  lines.push(...certificate(row, longest, certified, screen))
   return lines
 }
 
-function remainder(row: AttributionRow, shown: Share[]): Share | undefined {
+/** What is not shown of a row, in one line. */
+export function remainder(row: AttributionRow, shown: Share[]): Share | undefined {
   const n = row.values.length - shown.length
   if (n === 0) return undefined
   const all = row.values.reduce((sum, value) => sum + value, 0)
@@ -39,7 +40,8 @@ function remainder(row: AttributionRow, shown: Share[]): Share | undefined {
   return { label, value, share: Math.max(0, 1 - shown.reduce((sum, { share }) => sum + share, 0)) }
 }
 
-function equation(row: AttributionRow, longest: number, certified: boolean, screen: Terminal): string[] {
+/** Both sides of the completeness equation. */
+export function certificate(row: AttributionRow, longest: number, certified: boolean, screen: Terminal): string[] {
   const line = (label: string, value: number, note: string) => `  ${label.padEnd(longest)}  ${signed(value)}${note && `  ${note}`}`
   const note = certified
     ? screen.green(agreement(row.residual, row.tolerance, screen.columns - longest - 15))

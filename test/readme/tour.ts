@@ -184,6 +184,22 @@ const [capital] = facts(model, [
   { template: 'The capital of {SUBJECT} is {ANSWER}', subject: 'Japan', answer: 'Tokyo' },
 ])
 console.log(capital?.text, capital?.words.ANSWER, capital?.corruptedWords.ANSWER, capital?.positions.SUBJECT)
+section('faithfulness')
+const ablation = await model.ablate(data.prompts, data.targets, { set: { from: data.corrupted }, ablateAt: 'all' })
+
+const held = ioi(model, { n: 200, seed: 3 }) // other prompts than those that it was found on
+for (const keep of [0.5, 0.95]) {
+  const circuit = ablation.circuit({ keep })
+  const found = await model.faithfulness(held.prompts, held.targets, circuit, { set: { from: held.corrupted } })
+  const { score, full, empty } = found.mean()
+  console.log(circuit.labels.join(' '))
+  console.log(
+    score.value.toFixed(2),
+    score.interval.map((x) => x.toFixed(2)),
+    full.value.toFixed(2),
+    empty.value.toFixed(2),
+  )
+}
 section('out')
 import { writeFileSync } from 'node:fs'
 import { tableToIPC } from 'apache-arrow' // npm install apache-arrow

@@ -208,8 +208,9 @@ fn check_plain(name: &str, dir: &TempDir) {
         let mut model = model::load(config.clone(), &checkpoint, &Device::Cpu, dtype, |_| Ok(())).unwrap();
         model.run_on(Kernels::Plain);
         // no two begin alike: nothing is shared, as on a GPU
-        let ids = |(i, n): (usize, &usize)| (0..*n as u32).map(|t| (i as u32 * 31 + t * 7) % 1000).collect();
-        let prompted = |of: (usize, &usize)| Prompted { positions: vec![*of.1 - 1], ids: ids(of), edits: Vec::new() };
+        let ids =
+            |(i, n): (usize, &usize)| (0..*n as u32).map(|t| (i as u32 * 31 + t * 7) % 1000).collect::<Vec<u32>>();
+        let prompted = |of: (usize, &usize)| Prompted::new(ids(of), vec![*of.1 - 1]);
         let prompts: Vec<Prompted> = lengths.iter().enumerate().map(prompted).collect();
         let weights = [(6, 1.0), (5, -1.0)].into();
         let targets = vec![Target::Weights(weights); prompts.len()];

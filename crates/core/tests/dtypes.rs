@@ -36,7 +36,7 @@ fn loaded(dir: &Path, dtype: WeightDtype) -> Transformer {
 /// The attributions that a reference asks for.
 fn attributed(model: &Transformer, reference: &Value) -> Attribution {
     let call = reference_call(reference);
-    let prompted = |ids: Vec<u32>| Prompted { positions: vec![ids.len() - 1], ids, edits: Vec::new() };
+    let prompted = |ids: Vec<u32>| Prompted::new(ids.as_slice(), vec![ids.len() - 1]);
     let prompts: Vec<Prompted> = ids(&reference["prompts"]).into_iter().map(prompted).collect();
     let id = |token: &_| if let logit_prism_core::tokenizer::Token::Id(id) = token { Ok(*id) } else { unreachable!() };
     let targets: Vec<Target> = call.targets.iter().map(|target| target.try_map(id).unwrap()).collect();

@@ -6,8 +6,8 @@ use crate::model::NativeModel;
 use crate::outputs::{self, NativeComponent};
 use logit_prism_core::PrismError;
 use logit_prism_core::attribution::{Certificate, Component};
-use logit_prism_core::causal::Erasure;
-use logit_prism_core::session::{AblateAt, AblateCall, Ablated, Ran, SetTo};
+use logit_prism_core::causal::{Erasure, Without};
+use logit_prism_core::session::{AblateAt, AblateCall, Ablated, Ran, SetTo, WithoutCall};
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 
@@ -57,15 +57,19 @@ pub struct NativeCausal {
     pub violations: u32,
 }
 
+/// What takes a component's place, by its name.
+fn set_to(set: &str, reference: Option<Vec<NativePrompt>>) -> logit_prism_core::Result<SetTo> {
+    let reference = reference.unwrap_or_default().into_iter().map(inputs::prompt).collect();
+    match set {
+        "zero" => Ok(SetTo::Zero),
+        "mean" => Ok(SetTo::Mean { reference, by_position: false }),
+        "meanByPosition" => Ok(SetTo::Mean { reference, by_position: true }),
+        "from" => Ok(SetTo::From(reference)),
+        other => Err(PrismError::argument("set", other, "'zero', mean or from")),
+    }
+}
+
 fn ablate_call(call: NativeAblateCall) -> logit_prism_core::Result<AblateCall> {
-    let reference = call.reference.unwrap_or_default().into_iter().map(inputs::prompt).collect();
-    let set = match &call.set[..] {
-        "zero" => SetTo::Zero,
-        "mean" => SetTo::Mean { reference, by_position: false },
-        "meanByPosition" => SetTo::Mean { reference, by_position: true },
-        "from" => SetTo::From(reference),
-        other => return Err(PrismError::argument("set", other, "'zero', mean or from")),
-    };
     let at = match call.at {
         None => AblateAt::Row,
         Some(NativePositions { name: Some(name), .. }) if name == "all" => AblateAt::All,
@@ -76,7 +80,7 @@ fn ablate_call(call: NativeAblateCall) -> logit_prism_core::Result<AblateCall> {
         targets: inputs::targets(call.targets)?,
         unit: inputs::unit(&call.unit)?,
         components: call.components,
-        set,
+        set: set_to(&call.set, call.reference)?,
         at,
         on_violation: inputs::on_violation(&call.on_violation)?,
     })
@@ -118,6 +122,67 @@ pub struct NativeErasure {
     pub ablated: Float64Array,
 }
 
+/// A call of `without`.
+#[napi(object)]
+pub struct NativeWithoutCall {
+    pub asked: NativeAsked,
+    pub targets: Vec<NativeTarget>,
+    /// sets of components, as their numbers among those by head: set i is `sets[setOffsets[i] .. setOffsets[i + 1]]`
+    pub sets: Uint32Array,
+    pub set_offsets: Uint32Array,
+    /// as of `ablate`
+    #[napi(ts_type = "'zero' | 'mean' | 'meanByPosition' | 'from'")]
+    pub set: String,
+    pub reference: Option<Vec<NativePrompt>>,
+}
+
+/// A target as it is, and without sets of components.
+#[napi(object)]
+pub struct NativeWithout {
+    pub row_prompt: Uint32Array,
+    pub row_position: Uint32Array,
+    /// the ids of prompt i: `ids[idOffsets[i] .. idOffsets[i + 1]]`
+    pub ids: Uint32Array,
+    pub id_offsets: Uint32Array,
+    pub target_tokens: Uint32Array,
+    pub target_weights: Float64Array,
+    pub target_offsets: Uint32Array,
+    pub target_mean: Float64Array,
+    /// the target in the clean run, [rows]
+    pub measured: Float64Array,
+    /// the target without each set, [rows, sets]
+    pub left: Float64Array,
+}
+
+fn without_call(call: NativeWithoutCall) -> logit_prism_core::Result<WithoutCall> {
+    let set = |span: &[u32]| match call.sets.get(span[0] as usize..span[1] as usize) {
+        Some(set) => Ok(set.iter().map(|column| *column as usize).collect()),
+        None => Err(PrismError::argument("setOffsets", format!("{span:?}"), "rising numbers within the sets")),
+    };
+    Ok(WithoutCall {
+        asked: inputs::asked(call.asked)?,
+        targets: inputs::targets(call.targets)?,
+        sets: call.set_offsets.windows(2).map(set).collect::<logit_prism_core::Result<_>>()?,
+        set: set_to(&call.set, call.reference)?,
+    })
+}
+
+fn remains((ids, found): Ran<Without>) -> NativeWithout {
+    let targets = outputs::targets(&found.targets);
+    NativeWithout {
+        row_prompt: outputs::column(&found.rows, |row| row.prompt),
+        row_position: outputs::column(&found.rows, |row| row.position),
+        id_offsets: outputs::offsets_of(&ids),
+        ids: ids.concat().into(),
+        target_tokens: targets.tokens,
+        target_weights: targets.weights,
+        target_offsets: targets.offsets,
+        target_mean: targets.mean,
+        measured: found.measured.into(),
+        left: found.left.into(),
+    }
+}
+
 /// The names of verdicts, in the order of their numbers.
 #[napi]
 pub fn verdict_names() -> Vec<String> {
@@ -140,6 +205,22 @@ impl NativeModel {
         let (call, control) = (ablate_call(call), Control::new(cancel, progress)?);
         let wrap: fn(_) -> NativeCausal = causal;
         promise(env, engine, move || control.run(|job| session.ablate(&call?, job)), wrap)
+    }
+
+    /// A target as it is and without each of some sets of components, replaced together at every position.
+    #[napi(ts_return_type = "Promise<NativeWithout>")]
+    pub fn without<'env>(
+        &self,
+        env: &'env Env,
+        call: NativeWithoutCall,
+        cancel: &CancelHandle,
+        #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
+    ) -> Result<Object<'env>> {
+        let session = self.open(env)?;
+        let engine = session.engine();
+        let (call, control) = (without_call(call), Control::new(cancel, progress)?);
+        let wrap: fn(_) -> NativeWithout = remains;
+        promise(env, engine, move || control.run(|job| session.without(&call?, job)), wrap)
     }
 
     /// How every component's write lies along that of one component, at one position of one prompt.

@@ -18,12 +18,14 @@ mod plan;
 mod read;
 mod reference;
 mod verdict;
+mod without;
 
 pub use erasure::{Erasure, erasure};
 pub use plan::{Plan, Planned};
 pub(crate) use plan::{keys_and_values, stored};
 pub use reference::{Reference, Replacement, mean, of_prompts};
 pub use verdict::Verdict;
+pub use without::{Removing, Without, sets_at_once, without};
 
 use crate::attribution::{
     Certificate, Component, Directions, OnViolation, Resolved, Target, Unit, certify_sums, fine_columns, measure,

@@ -86,7 +86,7 @@ impl Session {
             }
             let targets = self.targets(&call.targets, &call.asked.prompts)?;
             let plan = Plan::new(prompts, |i, length| call.at.of(i, length))?;
-            let replacement = self.replacement(call, &plan, job)?;
+            let replacement = self.replacement(&call.set, &call.asked, &call.at, &plan, job)?;
             let asked = Ablating { unit: call.unit, columns, replacement, on_violation: call.on_violation };
             let rows: usize = plan.planned.iter().map(|p| p.wanted.len()).sum();
             let work = Work {
@@ -121,7 +121,7 @@ impl Session {
                 let found = format!("{} prompts, {rows} positions, {} components", plan.prompts.len(), columns.len());
                 return Err(PrismError::argument("erasure", found, "one of each"));
             }
-            let replacement = self.replacement(call, &plan, job)?;
+            let replacement = self.replacement(&call.set, &call.asked, &call.at, &plan, job)?;
             let asked = Ablating { unit: call.unit, columns, replacement, on_violation: call.on_violation };
             let work = Work {
                 prompts: &plan.prompts,
@@ -140,13 +140,20 @@ impl Session {
     }
 
     /// The values that take the place of components, from runs of their own where there are any.
-    fn replacement(&self, call: &AblateCall, plan: &Plan, job: &Job) -> Result<Replacement> {
-        match &call.set {
+    pub(super) fn replacement(
+        &self,
+        set: &SetTo,
+        asked: &Asked,
+        at: &AblateAt,
+        plan: &Plan,
+        job: &Job,
+    ) -> Result<Replacement> {
+        match set {
             SetTo::Zero => Ok(Replacement::Zero),
             SetTo::Mean { reference, by_position } => {
                 // up to the last position that is replaced
                 let last = plan.prompts.iter().flat_map(|p| &p.positions).max().copied().unwrap_or(0);
-                let prompts = self.reference_ids(reference, call.asked.prepend_bos, "set.mean")?;
+                let prompts = self.reference_ids(reference, asked.prepend_bos, "set.mean")?;
                 let prompted = |ids: Vec<u32>| {
                     if *by_position && ids.len() <= last {
                         let found = format!("a reference of {} tokens", ids.len());
@@ -159,31 +166,31 @@ impl Session {
                 let prompts = prompts.into_iter().map(prompted).collect::<Result<Vec<_>>>()?;
                 let n = if *by_position { prompts.len() } else { n_rows(&prompts) };
                 let mean = |chunk: Chunk| causal::mean(&self.transformer, chunk, *by_position, job.cancel);
-                Ok(Replacement::Reference(self.reference(&prompts, call, job, &mean)?.over(n)?))
+                Ok(Replacement::Reference(self.reference(&prompts, asked, job, &mean)?.over(n)?))
             }
             SetTo::From(prompts) => {
-                let prompts = self.taken_from(prompts, call, plan)?;
+                let prompts = self.taken_from(prompts, asked, at, plan)?;
                 let of_prompts = |chunk: Chunk| causal::of_prompts(&self.transformer, chunk, job.cancel);
-                Ok(Replacement::Reference(self.reference(&prompts, call, job, &of_prompts)?))
+                Ok(Replacement::Reference(self.reference(&prompts, asked, job, &of_prompts)?))
             }
         }
     }
 
     /// The prompts that values are taken from, one for each of the call's, at the positions that are replaced.
-    fn taken_from(&self, prompts: &[Prompt], call: &AblateCall, plan: &Plan) -> Result<Vec<Prompted>> {
+    fn taken_from(&self, prompts: &[Prompt], asked: &Asked, at: &AblateAt, plan: &Plan) -> Result<Vec<Prompted>> {
         if prompts.len() != plan.prompts.len() {
             let found = format!("{} prompts", prompts.len());
             let expected = format!("{}: one for each prompt", plan.prompts.len());
             return Err(PrismError::argument("set.from", found, expected));
         }
         let named = |positions: &Positions| matches!(positions, Positions::Of(_) | Positions::PerPrompt(_));
-        let is_named = named(&call.asked.positions)
-            && match &call.at {
+        let is_named = named(&asked.positions)
+            && match at {
                 AblateAt::Row => true,
                 AblateAt::All => false,
                 AblateAt::Positions(positions) => named(positions),
             };
-        let sources = self.reference_ids(prompts, call.asked.prepend_bos, "set.from")?;
+        let sources = self.reference_ids(prompts, asked.prepend_bos, "set.from")?;
         let source = |(i, (ids, of)): (usize, (Vec<u32>, &Prompted))| {
             let last = of.positions.last().copied().unwrap_or(0);
             if ids.len() <= last || (ids.len() != of.ids.len() && !is_named) {
@@ -210,13 +217,13 @@ impl Session {
     fn reference(
         &self,
         prompts: &[Prompted],
-        call: &AblateCall,
+        asked: &Asked,
         job: &Job,
         each: &(impl Fn(Chunk) -> Result<Reference> + Sync),
     ) -> Result<Reference> {
         let work = Work {
             prompts,
-            chunk_tokens: call.asked.chunk_tokens(self.device),
+            chunk_tokens: asked.chunk_tokens(self.device),
             purpose: "the reference runs",
             result_bytes: Reference::bytes(&self.transformer, prompts),
             is_merged: true,
@@ -233,7 +240,7 @@ impl Session {
 
 impl AblateAt {
     /// The positions of one prompt, rising; `None` for each row's own.
-    fn of(&self, prompt: usize, length: usize) -> Result<Option<Vec<usize>>> {
+    pub(super) fn of(&self, prompt: usize, length: usize) -> Result<Option<Vec<usize>>> {
         match self {
             AblateAt::Row => Ok(None),
             AblateAt::All => Ok(Some((0..length).collect())),

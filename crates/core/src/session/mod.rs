@@ -8,6 +8,7 @@ mod circuits;
 mod declared;
 mod interventions;
 mod patches;
+mod remaining;
 
 pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
 pub use attention::{AttentionCall, DetectCall, Detected};
@@ -15,6 +16,7 @@ pub use causes::{AblateAt, AblateCall, Ablated, SetTo};
 pub use circuits::Spectrum;
 pub use interventions::{Intervention, Interventions, Lists, Reference, Set};
 pub use patches::{PairsCall, PatchCall, PathsCall, Swept};
+pub use remaining::WithoutCall;
 
 use crate::batch::check_ids;
 use crate::checkpoint::{Checkpoint, check_format};

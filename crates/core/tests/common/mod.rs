@@ -44,12 +44,16 @@ pub fn load(dir: &Path) -> Result<Session> {
     load_with(dir, &LoadOptions { threads: Some(2), ..LoadOptions::default() })
 }
 
-/// With the kernels of this machine, with candle's operations, and on a GPU: the same tests for every device.
+/// With the kernels of this machine and with candle's operations.
+pub fn load_both(dir: &Path) -> [Result<Session>; 2] {
+    let with = |kernels| load_with(dir, &LoadOptions { threads: Some(2), kernels, ..LoadOptions::default() });
+    [with(Kernels::default()), with(Kernels::Plain)]
+}
+
+/// Those two, and one on a GPU: the same tests for every device.
 pub fn load_everywhere(dir: &Path) -> Vec<Result<Session>> {
-    let with =
-        |device, kernels| load_with(dir, &LoadOptions { device, threads: Some(2), kernels, ..LoadOptions::default() });
-    let cpu = [Kernels::default(), Kernels::Plain].map(|kernels| with(DeviceName::Cpu, kernels));
-    cpu.into_iter().chain(test_gpu().map(|gpu| with(gpu, Kernels::Plain))).collect()
+    let with = |device| load_with(dir, &LoadOptions { device, threads: Some(2), ..LoadOptions::default() });
+    load_both(dir).into_iter().chain(test_gpu().map(with)).collect()
 }
 
 /// The GPU that tests run on besides: where there is one, and this was built with the feature `cuda`.

@@ -252,7 +252,7 @@ export class Patched extends Result {
     }
     const mean = (lists: readonly (readonly (readonly number[])[])[]) =>
       first.rows.map((_, row) =>
-        first.columns.map((_, column) => lists.reduce((sum, one) => sum + (one[row]?.[column] ?? Number.NaN), 0) / lists.length),
+        first.columns.map((__, column) => lists.reduce((sum, one) => sum + (one[row]?.[column] ?? Number.NaN), 0) / lists.length),
       )
     const defined = all.flatMap(({ normalised }) => (normalised === undefined ? [] : [normalised]))
     const columns = first.columns.map((label, column) => {

@@ -103,12 +103,8 @@ console.log(swept.matrix(0).normalised?.[1]?.[10], swept.matrix(0).normalised?.[
 const byHead = await model.patch(pair, turned, about, { over: ['head'] })
 for (const { row, column, normalised } of byHead.top(3)) console.log(row, column, normalised?.toFixed(2))
 
-const [strongest] = byHead.top(1)
-const paths = await model.patchPaths(pair, turned, about, {
-  to: [`${strongest?.row}${strongest?.column}.v`, `${strongest?.row}${strongest?.column}.q`],
-  each: true,
-})
-console.log(paths)
+const paths = await model.patchPaths(pair, turned, about, { to: ['L3H1.q'], each: true }) // who tells L3H1 where to look
+for (const { row, normalised } of paths.top(2)) console.log(row, normalised?.toFixed(2))
 section('attention')
 const attention = await model.attention(prompts, { heads: ['L3H0', 'L3H1'] })
 console.log(attention.pattern(3, 1, 0).at(14, 2)) // head 1 of layer 3 looks from the last token at " Mary"

@@ -175,8 +175,11 @@ fn uncapped(logit: f64, session: &Session) -> f64 {
     session.transformer.unembed.cap.map_or(logit, |cap| cap * (logit / cap).atanh())
 }
 
+/// Clean prompts and corrupted ones.
+type Prompts = [Vec<Vec<u32>>; 2];
+
 /// Two clean prompts of different lengths, their corruptions, and pairs of tokens.
-fn prompts(dir: &Path) -> ([Vec<Vec<u32>>; 2], Vec<(u64, u64)>) {
+fn prompts(dir: &Path) -> (Prompts, Vec<(u64, u64)>) {
     let reference = json(&dir.join("reference.json"));
     let clean = ids(&reference["prompts"])[..2].to_vec();
     let corrupt = clean.iter().map(|p| p.iter().rev().copied().collect()).collect();
@@ -301,7 +304,7 @@ fn paths_are_single_runs_with_what_receivers_read_changed() {
         let table = PathsCall { each: true, ..paths_call(&call, Some(&names), &[&q]) };
         let (senders, receivers, swept) = patch_paths(&session, &table);
         assert_eq!(senders.iter().map(Component::label).collect::<Vec<_>>(), names);
-        assert_eq!(receivers.iter().map(Receiver::label).collect::<Vec<_>>(), [q.clone()]);
+        assert_eq!(receivers.iter().map(Receiver::label).collect::<Vec<_>>(), std::slice::from_ref(&q));
         let mut expected = Vec::new();
         for pair in 0..2 {
             for point in &points {

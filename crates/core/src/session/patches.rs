@@ -129,7 +129,7 @@ impl Session {
             return Err(PrismError::argument("corrupt", format!("{} prompts", call.corrupt.len()), expected));
         }
         let corrupt = self.prepare(&Asked { prompts: call.corrupt.clone(), ..call.clean.clone() }, job)?;
-        for (prompt, row) in clean.iter().enumerate().filter(|(_, prompt)| prompt.positions.len() != 1) {
+        if let Some((prompt, row)) = clean.iter().enumerate().find(|(_, prompt)| prompt.positions.len() != 1) {
             let found = format!("{} positions of prompt {prompt}", row.positions.len());
             return Err(PrismError::argument("position", found, "one position of every prompt"));
         }
@@ -143,7 +143,8 @@ impl Session {
                 return Err(PrismError::argument("corrupt", found, "as many tokens, or positions that are named"));
             }
             // refuses those that are out of range or stand twice
-            (call.positions.of(i, n)?, chosen.of(i, m)?);
+            call.positions.of(i, n)?;
+            chosen.of(i, m)?;
             let (of, from) = (in_order(&call.positions, i, n)?, in_order(chosen, i, m)?);
             if of.len() != from.len() || of.is_empty() {
                 let found = format!("{} positions of prompt {i} for {} of the clean one", from.len(), of.len());

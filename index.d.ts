@@ -68,10 +68,14 @@ export declare class NativeModel {
   attributionHooks(unit: 'layer' | 'head' | 'neuron', convention: 'default' | 'transformerlens'): Array<string>
   /** The tokens that no text is made of: special ones, reserved ones, and ids that the tokenizer does not have. */
   specialTokens(): Uint32Array
+  /** Numbers of the weights. */
+  parameters(): number
   /** Bytes of the weights as they are held. */
   weightBytes(): number
   /** Peak bytes of one forward pass over a prompt of this many tokens, attributed at its last position. */
   forwardBytes(tokens: number): number
+  /** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
+  chunkTokens(): number
   /** Attributes over a batch of prompts. */
   attribute(call: NativeCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeAttribution>
   /** SHA-256 over config and weights as they lie on disk, in hex. */
@@ -90,6 +94,10 @@ export declare class NativeModel {
   unknownToken(): number | null
   /** Frees the model when the calls that are under way have ended. Later calls are refused. */
   close(): Promise<void>
+  /** Puts values of one run of every pair into the other, one place at a time. */
+  patch(call: NativePatchCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativePatched>
+  /** Lets what senders write in the corrupted run reach receivers of the clean one. */
+  patchPaths(call: NativePathsCall, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativePaths>
   /** Runs prompts with what is changed in them, and keeps hook points and logits. `runs` are those that `changes` counts. */
   run(call: NativeRunCall, changes: NativeInterventions, runs: NativeRun[], cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeRun>
   /** Reads a run that was saved for this model. */
@@ -150,11 +158,14 @@ export declare class NativeSummary {
   finishNow(k: number): NativeColumns
 }
 
-/** Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise. */
-export declare function chunkTokens(): number
+/** Which addon this is. */
+export declare function build(): NativeBuild
 
 /** Every code that an error can carry. */
 export declare function errorCodes(): Array<string>
+
+/** The GPU of this ordinal, or the first that will do; refused with the reason where the driver has none. */
+export declare function gpu(ordinal?: number | undefined | null): NativeGpu
 
 /** Loads a checkpoint from a directory, or from the local Hugging Face cache by its repository id. */
 export declare function loadModel(path: string, options: NativeLoadOptions, cancel: CancelHandle, progress?: ((done: number, total: number) => void) | undefined): Promise<NativeModel>
@@ -211,6 +222,13 @@ export interface NativeAttribution {
   components?: Array<NativeComponent>
   /** rows whose certificate does not hold */
   violations: number
+}
+
+/** Which addon this is. */
+export interface NativeBuild {
+  version: string
+  /** Whether it computes on NVIDIA GPUs. */
+  cuda: boolean
 }
 
 /** A call of `attribute`. */
@@ -336,6 +354,13 @@ export interface NativeErasure {
   ablated: Float64Array
 }
 
+/** A GPU that can be computed on; `driver` is its version, where the system tells. */
+export interface NativeGpu {
+  ordinal: number
+  name: string
+  driver?: string
+}
+
 /** Every name's score for one head. */
 export interface NativeHeadPattern {
   layer: number
@@ -417,11 +442,77 @@ export interface NativeLensCall {
 
 /** Options of loading; `memoryLimit` in bytes. */
 export interface NativeLoadOptions {
+  device?: 'cpu' | `cuda:${number}`
+  dtype?: 'f32' | 'bf16' | 'f16'
   threads?: number
   memoryLimit?: number
   allowCustomRegex?: boolean
   allowUnknownConfig?: boolean
   kernels?: 'fused' | 'plain'
+}
+
+/** What every call of patching says: pairs of prompts, what is asked of them, and the positions that are patched. */
+export interface NativePairs {
+  /** the clean prompts; one position of each */
+  asked: NativeAsked
+  corrupt: Array<NativePrompt>
+  targets: Array<NativeTarget>
+  positions: NativePositions
+  /** without: the same choice */
+  corruptPositions?: NativePositions
+}
+
+/** A call of `patch`. */
+export interface NativePatchCall {
+  pairs: NativePairs
+  at: 'resid_pre' | 'attn_out' | 'mlp_out' | 'z'
+  byHead: boolean
+  byPosition: boolean
+  noising: boolean
+}
+
+/** What patches did; one row per pair. */
+export interface NativePatched {
+  /** 0, 1, …: a row per pair */
+  rowPrompt: Uint32Array
+  /** where the target is read: of the clean prompt */
+  rowPosition: Uint32Array
+  /** the same of the corrupted one */
+  corruptRow: Uint32Array
+  /** the ids of clean prompt i: `ids[idOffsets[i] .. idOffsets[i + 1]]` */
+  ids: Uint32Array
+  idOffsets: Uint32Array
+  corruptIds: Uint32Array
+  corruptIdOffsets: Uint32Array
+  targetTokens: Uint32Array
+  targetWeights: Float64Array
+  targetOffsets: Uint32Array
+  targetMean: Float64Array
+  /** patched positions of pair i, of the clean prompt and of the corrupted one: `[positionOffsets[i] .. positionOffsets[i + 1]]` */
+  cleanPositions: Uint32Array
+  corruptPositions: Uint32Array
+  positionOffsets: Uint32Array
+  /** the target in both runs, by pair */
+  clean: Float64Array
+  corrupt: Float64Array
+  /** the target after every patch, pair after pair */
+  values: Float64Array
+}
+
+/** What path patching did, and the senders and receivers. */
+export interface NativePaths {
+  senders: Array<NativeComponent>
+  receivers: Array<string>
+  patched: NativePatched
+}
+
+/** A call of `patchPaths`. */
+export interface NativePathsCall {
+  pairs: NativePairs
+  from?: Array<string>
+  to: Array<string>
+  each: boolean
+  throughMlps: boolean
 }
 
 /** Which positions: `of` for every prompt, or `perPrompt`, or by name. */

@@ -14,7 +14,16 @@ const checks = [
   ['cargo', ['clippy', '--workspace', '--lib', '--tests', '--release', '--target', host, '--', '-D', 'warnings']],
   [
     process.execPath,
-    [join(root, 'node_modules/prettier/bin/prettier.cjs'), '--check', 'src', 'test', 'bench', '.ci', 'crates/napi/build.mjs'],
+    [
+      join(root, 'node_modules/prettier/bin/prettier.cjs'),
+      '--check',
+      'src',
+      'test',
+      'bench',
+      '.ci',
+      'crates/napi/build.mjs',
+      'crates/napi/cuda-linux-x64',
+    ],
   ],
   [join(tools, 'node_modules/.bin/oxlint'), ['--deny-warnings', 'src', 'test', 'bench', '.ci', 'crates/napi']],
 ]

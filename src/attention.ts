@@ -167,7 +167,7 @@ export class Attention {
    */
   async classify(options: Readonly<Record<string, never>> = {}): Promise<HeadPattern[]> {
     checkKeys('classify', options, [])
-    const found = await call({}, () => this.#native.classify())
+    const found = await call(this.#native, {}, () => this.#native.classify())
     return found.map((head) => this.#headPattern(head))
   }
 

@@ -1,6 +1,6 @@
 // Calls that take a while: abortable, with progress, and their errors turned into ours.
 import { fromNative, invalidArgument, PrismError } from './errors.js'
-import { CancelHandle } from './native.js'
+import { type Addon, addonOf } from './native.js'
 
 /** How far a call is. */
 export interface Progress {
@@ -29,15 +29,19 @@ export function checkCall({ signal, onProgress }: { readonly signal?: unknown; r
 
 type Report = (done: number, total: number) => void
 
-/** Runs a native call that can be stopped and reports. */
-export async function call<T>(
-  { signal, onProgress }: CallOptions,
-  start: (cancel: InstanceType<typeof CancelHandle>, report: Report | undefined) => Promise<T>,
-): Promise<T> {
+/** Runs a call of `on`, a native object, that can be stopped and reports. */
+export function call<T>(on: object, options: CallOptions, start: Start<T>): Promise<T> {
+  return callOf(addonOf(on), options, start)
+}
+
+type Start<T> = (cancel: InstanceType<Addon['CancelHandle']>, report: Report | undefined) => Promise<T>
+
+/** Runs a call of an addon that can be stopped and reports. */
+export async function callOf<T>(addon: Addon, { signal, onProgress }: CallOptions, start: Start<T>): Promise<T> {
   checkCall({ signal, onProgress })
   if (signal?.aborted) throw aborted(signal)
 
-  const cancel = new CancelHandle()
+  const cancel = new addon.CancelHandle()
   // a call may wait behind others: the promise settles at once, the work stops when its turn comes
   let abort = () => {}
   const stopped = new Promise<never>((_, reject) => {

@@ -206,7 +206,7 @@ export abstract class Circuit {
   async singularVectors(k = 1): Promise<SingularVectors> {
     const { dModel, dHead } = this.model
     const n = wholeNumber('k', k, 1, Math.min(dModel, dHead)) ?? 1
-    const { values, left, right } = await call({}, () => this.model.native.circuitVectors(this.spec, n))
+    const { values, left, right } = await call(this.model.native, {}, () => this.model.native.circuitVectors(this.spec, n))
     const vectors = (data: Float32Array) => new Tensor(data, [n, dModel], ['singular', 'd_model'] as const)
     return { values, left: vectors(left), right: vectors(right) }
   }
@@ -214,7 +214,7 @@ export abstract class Circuit {
   /** The whole matrix, formed on request: [dModel, dModel]. */
   async matrix(): Promise<Tensor<readonly ['d_model', 'd_model']>> {
     const { dModel } = this.model
-    const data = await call({}, () => this.model.native.circuitMatrix(this.spec))
+    const data = await call(this.model.native, {}, () => this.model.native.circuitMatrix(this.spec))
     return new Tensor(data, [dModel, dModel], ['d_model', 'd_model'] as const)
   }
 
@@ -237,7 +237,7 @@ export abstract class Circuit {
     const ids = this.model.tokenIds('token', [token])
     const mask = this.model.masked(options.mask)
     const k = wholeNumber('k', options.k, 1, dVocab) ?? Math.min(10, dVocab - new Set(mask).size)
-    const { tokens, values } = await call(options, (cancel, report) =>
+    const { tokens, values } = await call(this.model.native, options, (cancel, report) =>
       this.model.native.circuitRows(this.spec, ids, k, mask, cancel, report),
     )
     const named = (id: number) => ({ id, text: origin.tokenText(id) })
@@ -248,12 +248,12 @@ export abstract class Circuit {
   /** @internal */
   protected async scoreOf(names: readonly [string, string], token: Token, other: Token): Promise<number> {
     const [from, to] = [this.model.tokenIds(names[0], [token]), this.model.tokenIds(names[1], [other])]
-    const [value = Number.NaN] = await call({}, () => this.model.native.circuitScores(this.spec, from, to))
+    const [value = Number.NaN] = await call(this.model.native, {}, () => this.model.native.circuitScores(this.spec, from, to))
     return value
   }
 
   #numbers(): ReturnType<NativeModel['circuitSpectrum']> {
-    this.#spectrum ??= call({}, () => this.model.native.circuitSpectrum(this.spec))
+    this.#spectrum ??= call(this.model.native, {}, () => this.model.native.circuitSpectrum(this.spec))
     return this.#spectrum
   }
 }
@@ -286,7 +286,7 @@ export class OvCircuit extends Circuit {
     const sample = options.sample === 'all' ? undefined : (wholeNumber('sample', options.sample, 1, 2 ** 31) ?? 1000)
     const seed = wholeNumber('seed', options.seed, 0, 2 ** 32 - 1) ?? 0
     const mask = this.model.masked(options.mask)
-    const result = await call(options, (cancel, report) =>
+    const result = await call(this.model.native, options, (cancel, report) =>
       this.model.native.circuitCopying(this.spec, sample, seed, mask, cancel, report),
     )
     return { ...result, eigenvalues: complex(result.eigenvalues) }

@@ -264,7 +264,7 @@ export async function faithfulness(
   const sets = Uint32Array.from(trial.sets.flat())
   const ends = trial.sets.map((_, i) => trial.sets.slice(0, i + 1).reduce((sum, { length }) => sum + length, 0))
   const request = { asked, targets: list, ...set, sets, setOffsets: Uint32Array.from([0, ...ends]) }
-  const found = await call(options, (cancel, report) => native.without(request, cancel, report))
+  const found = await call(native, options, (cancel, report) => native.without(request, cancel, report))
   return new Faithfulness(found, trial, directions, origin)
 }
 

@@ -15,6 +15,17 @@ export type { CallOptions, Progress } from './calls.js'
 export { type AblateOptions, type AblationMethod, Causal, CausalRow, type Effect, type Erasure, type Verdict } from './causal.js'
 export { CausalCircuit, type CircuitChoice, type CircuitComponent, type CircuitKind, type CircuitOrigin } from './causal-circuit.js'
 export {
+  type PairOptions,
+  type Patch,
+  type PatchAxis,
+  Patched,
+  type PatchMatrix,
+  type PatchMethod,
+  type PatchOptions,
+  type PatchPoint,
+  type PathOptions,
+} from './patch.js'
+export {
   Circuit,
   type CircuitOptions,
   type Complex,
@@ -36,6 +47,7 @@ export { type Fact, facts } from './data/facts.js'
 export { greaterThan, type GreaterThanOptions } from './data/greater-than.js'
 export { induction, type InductionOptions } from './data/induction.js'
 export { ioi, type IoiCorruption, type IoiOptions } from './data/ioi.js'
+export type { Device, Dtype } from './device.js'
 export { DirectionAttribution, type DirectionsRow } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
 export { type EvaluatedItem, type EvaluateOptions, Evaluation, type MeanFigure } from './evaluate.js'

@@ -19,15 +19,16 @@ import {
   type DetectOptions,
 } from './attention.js'
 import { Attribution, type Method, warnIncomplete } from './attribution.js'
-import { CALL_OPTIONS, type CallOptions, call, checkCall } from './calls.js'
+import { CALL_OPTIONS, type CallOptions, call, callOf, checkCall } from './calls.js'
 import { ABLATE_OPTIONS, type AblateOptions, ablatedPositions, Causal, type Erase, warnUnexplained } from './causal.js'
 import { type CircuitModel, type CircuitOptions, HeadCircuit } from './circuit.js'
 import type { CausalCircuit } from './causal-circuit.js'
 import { type Component, frozen } from './components.js'
 import { COMPOSITION_OPTIONS, type CompositionOptions, CompositionScores } from './composition.js'
 import type { Choice, Dataset } from './data/dataset.js'
+import { type Device, type Dtype, onDevice, type Placement } from './device.js'
 import { DirectionAttribution, flatDirections } from './directions.js'
-import { invalidArgument, native, PrismError } from './errors.js'
+import { invalidArgument, native } from './errors.js'
 import { evaluate, type EvaluateOptions, type Evaluation } from './evaluate.js'
 import { type Faithfulness, faithfulness, type FaithfulnessOptions } from './faithfulness.js'
 import { deepFreeze } from './freeze.js'
@@ -35,27 +36,44 @@ import { type DescribeOptions, describeHeads, type HeadDescription } from './hea
 import type { HookName, ResidualHook } from './hooks.js'
 import { type Intervention, nativeInterventions } from './intervention.js'
 import { LogitLens } from './lens.js'
-import { loadModel, type NativeAttributing, type NativeAttribution, type NativeModel } from './native.js'
+import type { NativeAttributing, NativeAttribution, NativeModel } from './native.js'
 import type { Origin } from './observed.js'
 import { checkKeys, index, oneOf, optionalFlag, wholeNumber } from './options.js'
+import {
+  type PairOptions,
+  Patched,
+  PATCH_OPTIONS,
+  PATH_OPTIONS,
+  type PatchOptions,
+  type PathOptions,
+  nativePatching,
+  nativePaths,
+  nativeSpots,
+} from './patch.js'
 import { nativeSet } from './replacement.js'
 import { filePath, Run } from './run.js'
 import { AttributionSources } from './sources.js'
 import { ahead, AttributionSummary, batched, inStream, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
 import { Sums } from './summary.js'
 import { copiedDirections, nativeTargets, type Target } from './targets.js'
-import { nativeTokens, type Prompt, type Token, Tokenizer } from './tokens.js'
+import { nativePrompt, nativeTokens, type Prompt, type Token, Tokenizer } from './tokens.js'
 import { TopTokens } from './top-tokens.js'
 
 /** Options of {@link Model.load}. */
 export interface LoadOptions extends CallOptions {
-  /** Where to compute. Default `'cpu'`; `'auto'` takes the best device that works. */
+  /**
+   * Where to compute. Default `'cpu'`; `'cuda'` is `'cuda:0'`, the first NVIDIA GPU; `'auto'` takes a GPU that works, else
+   * the CPU. {@link Model.device} and {@link Model.deviceReason} say which it was, and why.
+   */
   readonly device?: 'cpu' | 'auto' | 'cuda' | `cuda:${number}`
-  /** What to compute in. The CPU computes in `'f32'`, whatever is stored. */
-  readonly dtype?: 'f32' | 'bf16' | 'f16'
+  /**
+   * What a GPU holds weights and multiplies in; the residual stream, norms, softmax and sums are f32 whatever it is.
+   * Default `'f32'`. The CPU computes in `'f32'`, whatever is stored, and refuses the others.
+   */
+  readonly dtype?: Dtype
   /** Threads to compute on. Default: all cores. */
   readonly threads?: number
-  /** Bytes that the weights and any one call may take together; less, if the machine has less. */
+  /** Bytes that the weights and any one call may take together, of a GPU's memory on a GPU; less, if there is less. */
   readonly memoryLimit?: number
   /** Accept tokenizer patterns that are not on the list of known ones; a hostile one can take exponential time. */
   readonly allowCustomRegex?: boolean
@@ -63,7 +81,7 @@ export interface LoadOptions extends CallOptions {
   readonly allowUnknownConfig?: boolean
   /**
    * What the forward pass is made of, for tests and diagnosis: kernels for this machine's CPU (`'fused'`, the default), or
-   * a general library's operations (`'plain'`), many times slower. Numbers agree up to rounding.
+   * a general library's operations (`'plain'`), many times slower. Numbers agree up to rounding. GPUs have `'plain'` only.
    */
   readonly kernels?: 'fused' | 'plain'
 }
@@ -268,7 +286,11 @@ export class Model implements AsyncDisposable {
   /** The resolved config, frozen. */
   readonly config: ModelConfig
   /** What it really runs on. */
-  readonly device = 'cpu' as const
+  readonly device: Device
+  /** What weights are held and multiplied in; all else is f32. */
+  readonly dtype: Dtype
+  /** Why it runs there, in words: what was found, or what is missing. */
+  readonly deviceReason: string
   /** The checkpoint's tokenizer, if it has one. */
   readonly tokenizer: Tokenizer | undefined
 
@@ -279,13 +301,16 @@ export class Model implements AsyncDisposable {
   #fingerprint: Promise<string> | undefined
   #closing: Promise<void> | undefined
 
-  private constructor(model: NativeModel) {
+  private constructor(model: NativeModel, { device, dtype, reason }: Placement) {
     this.#native = model
+    this.device = device
+    this.dtype = dtype
+    this.deviceReason = reason
     this.config = deepFreeze(JSON.parse(model.config()) as ModelConfig)
     this.tokenizer = model.hasTokenizer() ? new Tokenizer(model) : undefined
     const { family, unknownKeys: unknownConfig } = this.config
     this.#origin = {
-      provenance: Object.freeze({ family, device: this.device, dtype: 'f32', unknownConfig }),
+      provenance: Object.freeze({ family, device, deviceReason: reason, dtype, unknownConfig }),
       tokenText: (id) => this.tokenText(id),
       remember: (ids) => ids.forEach((id) => this.tokenText(id)),
       fingerprint: () => this.fingerprint.catch(() => undefined),
@@ -315,17 +340,25 @@ export class Model implements AsyncDisposable {
     const directory = path instanceof URL && path.protocol === 'file:' ? fileURLToPath(path) : path
     if (typeof directory !== 'string' || directory === '')
       throw invalidArgument('path', String(path), 'the path of a directory, or its file: URL')
-    checkDevice(options.device, options.dtype)
+    const kernels = oneOf('kernels', options.kernels, ['fused', 'plain'], 'fused')
     const fixed = {
-      kernels: oneOf('kernels', options.kernels, ['fused', 'plain'], 'fused'),
       allowCustomRegex: optionalFlag('allowCustomRegex', options.allowCustomRegex) ?? false,
       allowUnknownConfig: optionalFlag('allowUnknownConfig', options.allowUnknownConfig) ?? false,
     }
     const threads = wholeNumber('threads', options.threads, 1, 1024)
     const memoryLimit = wholeNumber('memoryLimit', options.memoryLimit, 1, Number.MAX_SAFE_INTEGER)
     const limits = { ...(threads === undefined ? {} : { threads }), ...(memoryLimit === undefined ? {} : { memoryLimit }) }
-    const model = await call(options, (cancel, report) => loadModel(directory, { ...fixed, ...limits }, cancel, report))
-    return new Model(model)
+    return onDevice(options.device, options.dtype, async (placement) => {
+      const { addon, device, dtype } = placement
+      if (device !== 'cpu' && options.kernels === 'fused')
+        throw invalidArgument('kernels', 'fused', "'plain': the fused kernels are the CPU's")
+      const where = device === 'cpu' ? { device, kernels } : { device, dtype }
+      const load = { ...where, ...fixed, ...limits }
+      return new Model(
+        await callOf(addon, options, (cancel, report) => addon.loadModel(directory, load, cancel, report)),
+        placement,
+      )
+    })
   }
 
   /** Loads the bundled demo model: four layers, a toy language, and a circuit that was planted in it. */
@@ -357,7 +390,9 @@ export class Model implements AsyncDisposable {
     const directions = copiedDirections(attributing.targets, asked.prompts.length)
     // with `top` the result says which columns were kept: a large model has millions of neurons
     const all = attributing.top === undefined ? this.#components(attributing.unit) : []
-    const result = await call(options, (cancel, report) => this.#native.attribute({ asked, attributing }, cancel, report))
+    const result = await call(this.#native, options, (cancel, report) =>
+      this.#native.attribute({ asked, attributing }, cancel, report),
+    )
     return this.#attribution(result, result.components ? frozen(result.components) : all, directions, attributing, firstPrompt)
   }
 
@@ -458,7 +493,7 @@ export class Model implements AsyncDisposable {
     const asked = nativeAsked(prompts, options, 'all')
     const request = { asked, points: [...cache], logits: oneOf('logits', options.logits, ['last', 'all', 'none'], 'last') }
     const { changes, runs } = nativeInterventions(options.interventions, asked.prompts.length)
-    const run = await call(options, (cancel, report) => this.#native.run(request, changes, runs, cancel, report))
+    const run = await call(this.#native, options, (cancel, report) => this.#native.run(request, changes, runs, cancel, report))
     return new Run(run, this.#origin, (unit) => this.#components(unit))
   }
 
@@ -492,7 +527,7 @@ export class Model implements AsyncDisposable {
       onViolation: oneOf('onViolation', options.onViolation, ['throw', 'warn'], 'throw'),
     }
     const method = { unit, set: words, ablateAt: structuredClone(ablateAt) }
-    const causal = await call(options, (cancel, report) => this.#native.ablate(request, cancel, report))
+    const causal = await call(this.#native, options, (cancel, report) => this.#native.ablate(request, cancel, report))
     if (causal.violations > 0) warnUnexplained(causal.violations)
     const erase: Erase = (ids, prompt, position, label) => {
       const encoded = (text: string) =>
@@ -507,7 +542,7 @@ export class Model implements AsyncDisposable {
         ...(reference === undefined ? {} : { reference }),
         ...(at === undefined ? {} : { at }),
       }
-      return call({}, (cancel) => this.#native.erasure(one, cancel))
+      return call(this.#native, {}, (cancel) => this.#native.erasure(one, cancel))
     }
     return new Causal(causal, directions, method, this.#origin, erase)
   }
@@ -533,10 +568,67 @@ export class Model implements AsyncDisposable {
     return faithfulness(model, prompts, targets, circuit, options)
   }
 
+  /**
+   * Activation patching: values of one run of every pair (`clean[i]`, `corrupt[i]`) stand in the other, one place at a time,
+   * and everything behind is computed again. Tokens of targets are resolved behind the clean prompt.
+   *
+   * @throws {PrismError} as {@link attribute}; `INVALID_ARGUMENT` for pairs of different lengths without named positions
+   */
+  async patch(
+    clean: readonly Prompt[],
+    corrupt: readonly Prompt[],
+    targets: Target | readonly Target[],
+    options: PatchOptions = {},
+  ): Promise<Patched> {
+    checkKeys('patch', options, [...PATCH_OPTIONS, ...PROMPT_OPTIONS])
+    const { over, direction, ...patching } = nativePatching(options)
+    const { pairs, directions } = this.#pairs(clean, corrupt, targets, options)
+    const request = { pairs, ...patching, noising: direction === 'noising' }
+    const patched = await call(this.#native, options, (cancel, report) => this.#native.patch(request, cancel, report))
+    const method = { change: 'patch', at: patching.at, over, direction } as const
+    return new Patched(patched, { ...this.config, senders: [] }, directions, deepFreeze(method), this.#origin)
+  }
+
+  /**
+   * Path patching: what senders write in the corrupted run reaches the receivers of the clean run, along the direct path; the
+   * receivers read `x + Σ (corrupted write − clean write)`, their norm computed anew, and everything behind them is computed
+   * again. Nothing between senders and receivers moves, or with `through: 'mlps'` only the MLPs there do (Wang et al. 2022).
+   *
+   * @throws {PrismError} as {@link patch}; `INVALID_ARGUMENT` for receivers that do not read what a sender writes
+   */
+  async patchPaths(
+    clean: readonly Prompt[],
+    corrupt: readonly Prompt[],
+    targets: Target | readonly Target[],
+    options: PathOptions,
+  ): Promise<Patched> {
+    checkKeys('patchPaths', options, [...PATH_OPTIONS, ...PROMPT_OPTIONS])
+    const way = nativePaths(options)
+    const { pairs, directions } = this.#pairs(clean, corrupt, targets, options)
+    const from = labels('from', options.from)
+    const to = labels('to', options.to) ?? []
+    const request = { pairs, ...(from === undefined ? {} : { from }), to, ...way }
+    const paths = await call(this.#native, options, (cancel, report) => this.#native.patchPaths(request, cancel, report))
+    const senders = frozen(paths.senders)
+    const through = way.throughMlps ? 'mlps' : 'nothing'
+    const names = senders.map(({ label }) => label)
+    const method = { change: 'path', from: names, to: paths.receivers, each: way.each, through } as const
+    return new Patched(paths.patched, { ...this.config, senders }, directions, deepFreeze(method), this.#origin)
+  }
+
+  /** Pairs of prompts as the addon takes them. */
+  #pairs(clean: unknown, corrupt: unknown, targets: unknown, options: PairOptions) {
+    const asked = nativeAsked(clean, options)
+    if (!Array.isArray(corrupt)) throw invalidArgument('corrupt', corrupt, 'a list of prompts')
+    const list = nativeTargets(targets, asked.prompts.length)
+    const directions = copiedDirections(list, asked.prompts.length)
+    return { pairs: { asked, corrupt: Array.from(corrupt, nativePrompt), targets: list, ...nativeSpots(options) }, directions }
+  }
+
   /** @internal Reads a saved run. */
   async loadRun(path: string | URL): Promise<Run> {
     const file = filePath(path)
-    const run = await call({}, () => this.#native.loadRun(file))
+    const run = await call(this.#native, {}, () => this.#native.loadRun(file))
     return new Run(run, this.#origin, (unit) => this.#components(unit))
   }
 
@@ -552,7 +644,9 @@ export class Model implements AsyncDisposable {
     const directions = copiedDirections(targets, asked.prompts.length)
     const norm = oneOf('norm', options.norm, ['recomputed', 'frozen'], 'recomputed')
     const top = wholeNumber('top', options.top, 1, this.config.dVocab) ?? 0
-    const lens = await call(options, (cancel, report) => this.#native.lens({ asked, targets, norm, top }, cancel, report))
+    const lens = await call(this.#native, options, (cancel, report) =>
+      this.#native.lens({ asked, targets, norm, top }, cancel, report),
+    )
     return new LogitLens(lens, norm, directions, this.#origin)
   }
 
@@ -573,7 +667,7 @@ export class Model implements AsyncDisposable {
     const heads = labels('heads', options.heads)
     const request = { asked, attributing, ...(heads === undefined ? {} : { heads }) }
     const components = this.#components('head')
-    const sources = await call(options, (cancel, report) => this.#native.sources(request, cancel, report))
+    const sources = await call(this.#native, options, (cancel, report) => this.#native.sources(request, cancel, report))
     const attribution = this.#attribution(sources.attribution, components, directions, attributing)
     return new AttributionSources(sources, attribution, this.#origin)
   }
@@ -591,7 +685,7 @@ export class Model implements AsyncDisposable {
     const components = labels('components', options.components)
     const masked = this.#masked(options.mask)
     const request = { asked, unit, k, masked, ...(components === undefined ? {} : { components }) }
-    const tokens = await call(options, (cancel, report) => this.#native.topTokens(request, cancel, report))
+    const tokens = await call(this.#native, options, (cancel, report) => this.#native.topTokens(request, cancel, report))
     return new TopTokens(tokens, k, this.#origin)
   }
 
@@ -652,7 +746,7 @@ export class Model implements AsyncDisposable {
       baseline: wholeNumber('baseline', options.baseline, 2, 100_000) ?? 50,
       seed: wholeNumber('seed', options.seed, 0, 2 ** 32 - 1) ?? 0,
     }
-    const scores = await call(options, (cancel, report) => this.#native.composition(request, cancel, report))
+    const scores = await call(this.#native, options, (cancel, report) => this.#native.composition(request, cancel, report))
     return new CompositionScores(scores, request.kind, request.baseline, this.#origin)
   }
 
@@ -679,7 +773,7 @@ export class Model implements AsyncDisposable {
     const unit = oneOf('unit', options.unit, ['layer', 'head'], 'head')
     const onViolation = oneOf('onViolation', options.onViolation, ['throw', 'warn'], 'throw')
     const request = { asked, directions: flat, at, unit, onViolation }
-    const probe = await call(options, (cancel, report) => this.#native.probe(request, cancel, report))
+    const probe = await call(this.#native, options, (cancel, report) => this.#native.probe(request, cancel, report))
     if (probe.violations > 0) warnIncomplete(probe.violations)
     return new DirectionAttribution(probe, at, flat.length / dModel, this.#origin)
   }
@@ -697,7 +791,9 @@ export class Model implements AsyncDisposable {
       options.prependBos === undefined ? {} : { prependBos: options.prependBos },
     )
     const heads = labels('heads', options.heads)
-    const patterns = await call(options, (cancel, report) => this.#native.attention(list, heads, prependBos, cancel, report))
+    const patterns = await call(this.#native, options, (cancel, report) =>
+      this.#native.attention(list, heads, prependBos, cancel, report),
+    )
     return new Attention(patterns, this.#origin)
   }
 
@@ -722,7 +818,7 @@ export class Model implements AsyncDisposable {
     }
     const level = between('level', options.level, 0, 1, 0.01)
     const threshold = between('threshold', options.threshold, 0, 1, 0.2)
-    const found = await call(options, (cancel, report) => this.#native.detectHeads(request, cancel, report))
+    const found = await call(this.#native, options, (cancel, report) => this.#native.detectHeads(request, cancel, report))
     return found.map((head) => detectedHead(head, level, threshold))
   }
 
@@ -776,14 +872,19 @@ export class Model implements AsyncDisposable {
     return native(() => this.#native.attributionHooks(unit, convention)) as HookName[]
   }
 
-  /** Peak bytes of the forward pass over `tokens` tokens of one prompt, besides the weights; each thread takes as much. */
+  /** Peak bytes of the forward pass over `tokens` tokens of one prompt, besides the weights; each thread of a CPU takes as much. */
   forwardBytes(tokens: number): number {
     return native(() => this.#native.forwardBytes(wholeNumber('tokens', tokens, 1, 2 ** 32 - 1) ?? 1))
   }
 
+  /** Tokens that are computed together by default, on this device: `batchTokens` of a call says otherwise. */
+  get batchTokens(): number {
+    return native(() => this.#native.chunkTokens())
+  }
+
   /** SHA-256 over config and weights as they lie on disk, in hex; computed the first time it is asked for. */
   get fingerprint(): Promise<string> {
-    this.#fingerprint ??= call({}, () => this.#native.fingerprint())
+    this.#fingerprint ??= call(this.#native, {}, () => this.#native.fingerprint())
     return this.#fingerprint
   }
 
@@ -797,6 +898,11 @@ export class Model implements AsyncDisposable {
     const components = this.#columns.get(unit) ?? frozen(native(() => this.#native.components(unit)))
     this.#columns.set(unit, components)
     return components
+  }
+
+  /** Numbers of the weights. */
+  get parameters(): number {
+    return native(() => this.#native.parameters())
   }
 
   /** Bytes of the weights as they are held. */
@@ -831,15 +937,4 @@ function labels(argument: string, list: unknown): string[] | undefined {
   if (list === undefined) return undefined
   if (Array.isArray(list) && list.length > 0 && list.every((label) => typeof label === 'string')) return [...list]
   throw invalidArgument(argument, list, 'a list of labels')
-}
-
-function checkDevice(device: unknown, dtype: unknown): void {
-  if (typeof device === 'string' && /^cuda(:\d+)?$/.test(device)) {
-    const reason = 'this version computes on the CPU only'
-    throw new PrismError('DEVICE_UNAVAILABLE', `device ${device} is not available: ${reason}`, { device, reason })
-  }
-  oneOf('device', device, ['cpu', 'auto', 'cuda'], 'cpu')
-  if (oneOf('dtype', dtype, ['f32', 'bf16', 'f16'], 'f32') !== 'f32') {
-    throw invalidArgument('dtype', dtype, "'f32': the CPU computes in f32, whatever is stored")
-  }
 }

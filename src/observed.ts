@@ -1,5 +1,6 @@
 import type { Table } from 'apache-arrow'
 import { arrowTable, type Column } from './arrow.js'
+import type { Dtype } from './device.js'
 import { invalidArgument } from './errors.js'
 import type { AppliedIntervention } from './intervention.js'
 import { index } from './options.js'
@@ -10,8 +11,10 @@ export interface Provenance {
   readonly family: string
   /** What the model ran on. */
   readonly device: string
-  /** What it computed in. */
-  readonly dtype: 'f32'
+  /** Why on this device. */
+  readonly deviceReason: string
+  /** What weights were held and multiplied in; all else is f32. */
+  readonly dtype: Dtype
   /** Config keys that were accepted without being known: empty, unless the model was loaded with `allowUnknownConfig`. */
   readonly unknownConfig: readonly string[]
   /** What was changed in the run that this was computed from; absent where nothing was. */

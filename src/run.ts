@@ -160,7 +160,7 @@ export class Run {
     const request = nativeAttributing(targets, this.nPrompts, options)
     const directions = copiedDirections(request.targets, this.nPrompts)
     const all = options.top === undefined ? this.#components(request.unit) : []
-    const result = await call(options, (cancel) => this.#native.attribute(request, cancel))
+    const result = await call(this.#native, options, (cancel) => this.#native.attribute(request, cancel))
     const { unit, convention, norm = 'frozen' } = request
     if (result.violations > 0 && norm !== 'none') warnIncomplete(result.violations)
     return new Attribution(
@@ -183,7 +183,7 @@ export class Run {
     checkKeys('decompose', options, ['unit', 'signal'])
     const unit = oneOf('unit', options.unit, ['layer', 'head', 'neuron'], 'head')
     const components = this.#components(unit)
-    const stack = await call(options, (cancel) => this.#native.decompose(unit, cancel))
+    const stack = await call(this.#native, options, (cancel) => this.#native.decompose(unit, cancel))
     const idOffsets = offsetsOf(this.#ids.map(({ length }) => length))
     const ids = new Uint32Array(idOffsets.at(-1) ?? 0)
     this.#ids.forEach((list, i) => ids.set(list, idOffsets[i]))
@@ -199,7 +199,7 @@ export class Run {
    */
   async save(path: string | URL): Promise<void> {
     const file = filePath(path)
-    await call({}, () => this.#native.save(file))
+    await call(this.#native, {}, () => this.#native.save(file))
   }
 
   /** Whether {@link close} was called. */

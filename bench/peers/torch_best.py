@@ -7,22 +7,17 @@ length, so that nothing is padded.
 
 With HF as third argument the forward pass is Hugging Face's own, with hooks on z and on the MLP's output.
 
-Usage: torch_best.py CHECKPOINT THREADS [HF]. Every line of stdin is a call, {"prompts": [[id, …], …], "answer": id, "against": id,
-"rows": whether they are wanted}; every line of stdout an answer, {"seconds": …, "cpu": seconds of all threads, "rows":
-[[attribution, …], …] or null, "peak": bytes}.
+Usage: torch_best.py CHECKPOINT THREADS [HF]; calls and answers as serve.py says.
 """
 
 import json
-import resource
 import sys
-import time
-from collections import defaultdict
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-BATCH_TOKENS = 4096
+from serve import serve
 
 
 class Gpt2:
@@ -30,6 +25,7 @@ class Gpt2:
         config = json.load(open(f"{path}/config.json"))
         self.n_layers, self.n_heads, self.eps = config["n_layer"], config["n_head"], config["layer_norm_epsilon"]
         weights = load_file(f"{path}/model.safetensors")
+        weights = {name.removeprefix("transformer."): w for name, w in weights.items()}
         self.layers = [
             {name.removeprefix(f"h.{l}."): w for name, w in weights.items() if name.startswith(f"h.{l}.")}
             for l in range(self.n_layers)
@@ -96,33 +92,4 @@ class HuggingFace:
         return torch.stack(columns, 1) / scale[:, None]
 
 
-def run(model, prompts, answer, against):
-    buckets = defaultdict(list)
-    for i, ids in enumerate(prompts):
-        buckets[len(ids)].append(i)
-    rows = [None] * len(prompts)
-    for length, members in buckets.items():
-        size = max(1, BATCH_TOKENS // length)
-        for start in range(0, len(members), size):
-            part = members[start : start + size]
-            found = model.attribute(torch.tensor([prompts[i] for i in part]), answer, against)
-            for i, row in zip(part, found):
-                rows[i] = row
-    return torch.stack(rows)
-
-
-def main():
-    torch.set_num_threads(int(sys.argv[2]))
-    with torch.inference_mode():
-        model = (HuggingFace if sys.argv[3:] == ["HF"] else Gpt2)(sys.argv[1])
-        for line in sys.stdin:
-            call = json.loads(line)
-            start, cpu = time.perf_counter(), time.process_time()
-            rows = run(model, call["prompts"], call["answer"], call["against"])
-            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            rows = rows.tolist() if call.get("rows") else None
-            print(json.dumps({"seconds": seconds, "cpu": cpu, "rows": rows, "peak": peak}), flush=True)
-
-
-main()
+serve(lambda: (HuggingFace if sys.argv[3:] == ["HF"] else Gpt2)(sys.argv[1]), int(sys.argv[2]))

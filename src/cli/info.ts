@@ -1,7 +1,6 @@
 // logit-prism info: what a model is, and what it decomposes into.
 import type { Component } from '../components.js'
 import type { Model, ModelConfig } from '../model.js'
-import { chunkTokens } from '../native.js'
 import { type CommonOptions, emit, openModel } from './session.js'
 import { terminal } from './terminal.js'
 import { wrap } from './text.js'
@@ -27,13 +26,17 @@ type Info = Awaited<ReturnType<typeof describe>>
 
 async function describe(model: Model, path: string) {
   const { config } = model
+  const tokens = Math.min(model.batchTokens, Math.max(256, config.nContext))
   return {
     model: path,
     device: model.device,
+    deviceReason: model.deviceReason,
     config,
-    parameters: model.weightBytes / 4,
+    parameters: model.parameters,
+    dtype: model.dtype,
     weightBytes: model.weightBytes,
-    forwardBytes: model.forwardBytes(chunkTokens()),
+    forwardTokens: tokens,
+    forwardBytes: model.forwardBytes(tokens),
     tokenizer: model.tokenizer !== undefined,
     components: {
       head: summary(model.components('head')),
@@ -52,11 +55,16 @@ function table(info: Info): string {
   const scale =
     new Set(c.attentionScale).size === 1 ? `scores × ${Number(c.attentionScale[0]?.toPrecision(6))}` : 'scores scaled by layer'
   const notes = [...c.notes, ...c.unknownKeys.map((key) => `accepted without being known: ${key}`)]
+  const perThread = info.device === 'cpu' ? 'per thread ' : ''
   const lines: [string, string][] = [
     ['model', bold(info.model)],
     ['family', c.family],
-    ['size', `${number(info.parameters)} parameters in f32 on ${info.device}`],
-    ['memory', `${mebibytes(info.weightBytes)}, and about ${mebibytes(info.forwardBytes)} per thread for ${chunkTokens()} tokens`],
+    ['size', `${number(info.parameters)} parameters in ${info.dtype}`],
+    ['device', `${info.device}: ${info.deviceReason}`],
+    [
+      'memory',
+      `${mebibytes(info.weightBytes)}, and about ${mebibytes(info.forwardBytes)} ${perThread}for ${info.forwardTokens} tokens`,
+    ],
     ['layers', `${c.nLayers}, d_model ${c.dModel}`],
     ['attention', `${heads} of d_head ${c.dHead}, ${scale}`],
     ['mlp', `${mlpText(c)}, ${c.activation}`],

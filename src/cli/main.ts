@@ -11,6 +11,7 @@ import { runDemo } from './demo.js'
 import { runHeads } from './heads.js'
 import { runInfo } from './info.js'
 import { runLens } from './lens.js'
+import { OVER, PLACES, runPatch } from './patch.js'
 import { terminal } from './terminal.js'
 
 /** Stopped by Ctrl-C. */
@@ -83,6 +84,21 @@ function program(): Command {
       return runHeads(prompt, options, interrupt.signal)
     })
 
+  target(prompted(root.command('patch')))
+    .description('which place of the model carries the difference between two prompts')
+    .option('--corrupt <prompt>', 'the other prompt, of as many tokens unless --positions are named')
+    .addOption(new Option('--at <place>', 'what is patched (default: resid_pre; over heads z)').choices([...PLACES]))
+    .addOption(new Option('--over <axes>', 'what is patched one at a time').choices(Object.keys(OVER)).default('layer,position'))
+    .option('--noising', 'put the corrupted values into the clean run, not the clean ones into the corrupted run')
+    .option('--positions <list>', 'positions that are patched, separated by commas (default: all)')
+    .option('--corrupt-positions <list>', 'those of the other prompt that belong to them (default: the same)')
+    .addOption(formatOption(['table', 'json', 'csv', 'html', 'svg']))
+    .addHelpText('after', PATCH_EXAMPLE)
+    .action((prompt, options, command: Command) => {
+      if (options.answer === undefined) command.error("error: required option '--answer <token>' not specified")
+      return runPatch(prompt, options, interrupt.signal)
+    })
+
   common(root.command('dataset'))
     .description('prompts for a task with corrupted twins, and how well the model does it')
     .addArgument(new Argument('<name>', 'which').choices([...DATASETS]))
@@ -142,6 +158,11 @@ const HEADS_EXAMPLE = `
 Example:
   logit-prism heads ${DEMO_QUESTION}`
 
+const PATCH_EXAMPLE = `
+Example:
+  logit-prism patch ${DEMO_QUESTION} \\
+    --corrupt "When Mary and John went to the store, Mary gave a drink to"`
+
 const DATASET_EXAMPLE = `
 ioi           who of two names gets the thing (Wang et al. 2022)
 induction     random tokens, repeated (Olsson et al. 2022)
@@ -194,6 +215,8 @@ function common(command: Command): Command {
         )
   const trusting = command.name() === 'demo' ? named : trust(named)
   return trusting
+    .option('--device <device>', "'cpu', 'cuda' or 'cuda:N' (an NVIDIA GPU), or 'auto': a GPU that works, else the CPU", deviceName)
+    .addOption(new Option('--dtype <dtype>', 'what a GPU holds weights and multiplies in').choices(['f32', 'bf16', 'f16']))
     .option('--threads <n>', 'threads to compute on', wholeNumber)
     .option('--quiet', 'no progress and no notes on stderr')
 }
@@ -210,6 +233,11 @@ function formatOption(formats: string[]): Option {
 
 function collect(value: string, earlier: string[] = []): string[] {
   return [...earlier, value]
+}
+
+function deviceName(text: string): string {
+  if (!/^(cpu|auto|cuda(:\d{1,4})?)$/.test(text)) throw new InvalidArgumentError("It is 'cpu', 'cuda', 'cuda:N' or 'auto'.")
+  return text
 }
 
 function wholeNumber(text: string): number {

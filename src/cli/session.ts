@@ -1,5 +1,6 @@
 // What every command does first and last: open the model, and put the output where it is wanted.
 import { open, rename, rm } from 'node:fs/promises'
+import type { Device, Dtype } from '../device.js'
 import { PrismError } from '../errors.js'
 import { Model } from '../model.js'
 import { terminal } from './terminal.js'
@@ -7,6 +8,8 @@ import { terminal } from './terminal.js'
 /** Options of every command. */
 export interface CommonOptions {
   readonly model?: string
+  readonly device?: Device | 'auto' | 'cuda'
+  readonly dtype?: Dtype
   readonly threads?: number
   readonly quiet?: boolean
   readonly allowUnknownConfig?: boolean
@@ -17,18 +20,25 @@ export interface CommonOptions {
 export async function openModel(options: CommonOptions, signal: AbortSignal): Promise<Model> {
   const screen = terminal(process.stderr)
   const loud = !options.quiet && screen.interactive
-  const load = {
+  const how = {
     signal,
     allowUnknownConfig: options.allowUnknownConfig ?? false,
     allowCustomRegex: options.allowCustomRegex ?? false,
+    ...(options.device === undefined ? {} : { device: options.device }),
+    ...(options.dtype === undefined ? {} : { dtype: options.dtype }),
     ...(options.threads === undefined ? {} : { threads: options.threads }),
     ...(loud ? { onProgress: ({ done, total }: { done: number; total: number }) => progressLine(done, total) } : {}),
   }
-  try {
-    return await (options.model === undefined ? Model.demo(load) : Model.load(options.model, load))
-  } finally {
-    if (loud) process.stderr.write('\r\x1b[K')
+  const load = async () => {
+    try {
+      return await (options.model === undefined ? Model.demo(how) : Model.load(options.model, how))
+    } finally {
+      if (loud) process.stderr.write('\r\x1b[K')
+    }
   }
+  const model = await load()
+  if (options.device === 'auto') note(options, `on ${model.device}: ${model.deviceReason}`)
+  return model
 }
 
 function progressLine(done: number, total: number): void {

@@ -100,6 +100,8 @@ test.runIf(hasScript).each([60, 80, 100, 120])('tables fit %i columns', async (c
     `lens '${DEMO_PROMPT}'`,
     `attention '${DEMO_PROMPT}'`,
     `attention '${LONG}' --ids --head L1H1 --head L0H2`,
+    `patch '${DEMO_PROMPT}' --answer ' Mary' --against ' John' --corrupt '${DEMO_PROMPT.replace('John gave', 'Mary gave')}'`,
+    `patch '${DEMO_PROMPT}' --answer ' Mary' --corrupt '${DEMO_PROMPT.replace('John gave', 'Mary gave')}' --over head,position --noising`,
     'dataset ioi --evaluate --n 20',
     'dataset induction --evaluate --n 3',
     'demo',

@@ -66,8 +66,8 @@ test('the config is frozen, all the way down', async () => {
 })
 
 test('device, weights and fingerprint', async () => {
-  const model = await open(DEMO, { device: 'auto' })
-  expect(model.device).toBe('cpu')
+  const model = await open(DEMO)
+  expect([model.device, model.deviceReason]).toEqual(['cpu', 'the default'])
   expect(model.weightBytes).toBe(4 * 239_488)
   const fingerprint = await model.fingerprint
   expect(fingerprint).toMatch(/^[0-9a-f]{64}$/)
@@ -77,6 +77,14 @@ test('device, weights and fingerprint', async () => {
   expect(await (await open(copy)).fingerprint, 'the place does not matter').toBe(fingerprint)
   editTensor(copy, 'transformer.h.3.mlp.c_proj.bias', (value, i) => (i === 0 ? value + 1 : value))
   expect(await (await open(copy)).fingerprint, 'one number does').not.toBe(fingerprint)
+})
+
+test("'auto' is a device that works, and results say which and why", async () => {
+  const model = await open(DEMO, { device: 'auto' })
+  expect(model.device).toMatch(/^(cpu|cuda:\d+)$/)
+  expect(model.deviceReason).not.toBe('')
+  const { provenance } = await model.attribute(['Mary'], { answer: 'predicted' })
+  expect(provenance).toMatchObject({ device: model.device, deviceReason: model.deviceReason, dtype: 'f32' })
 })
 
 test('a directory as a URL, and as a relative path', async () => {

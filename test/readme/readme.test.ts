@@ -85,6 +85,6 @@ describe('the commands', () => {
       },
     )
     rmSync(directory, { recursive: true })
-    expect([status, stderr.replace(/^no --model.*\n/, '')]).toEqual([0, ''])
+    expect([status, stderr.replace(/^(no --model|on \S+:).*\n/gm, '')]).toEqual([0, ''])
   })
 })

@@ -92,6 +92,23 @@ const patched = await model.run(prompts.slice(0, 1), {
 const [mary = 0, john = 0] = [' Mary', ' John'].map((name) => model.tokenizer?.encode(name, { prependBos: false })[0])
 const logits = patched.logits(0)
 console.log(patched.interventions[0]?.set, logits.at(0, mary) - logits.at(0, john)) // what it read there decides
+section('patching')
+const twins = ['When Mary and John went to the store, Mary gave a drink to'] // the other name gives, so the answer turns
+const [pair, about] = [prompts.slice(0, 1), targets.slice(0, 1)]
+
+const swept = await model.patch(pair, twins, about, { over: ['layer', 'position'] })
+console.log(swept)
+console.log(swept.matrix(0).normalised?.[1]?.[10], swept.matrix(0).normalised?.[3]?.[14]) // where the name stands, where it is asked for
+
+const byHead = await model.patch(pair, twins, about, { over: ['head'] })
+for (const { row, column, normalised } of byHead.top(3)) console.log(row, column, normalised?.toFixed(2))
+
+const [mover] = byHead.top(1)
+const paths = await model.patchPaths(pair, twins, about, {
+  to: [`${mover?.row}${mover?.column}.v`, `${mover?.row}${mover?.column}.q`],
+  each: true,
+})
+console.log(paths)
 section('attention')
 const attention = await model.attention(prompts, { heads: ['L3H0', 'L3H1'] })
 console.log(attention.pattern(3, 1, 0).at(14, 2)) // head 1 of layer 3 looks from the last token at " Mary"

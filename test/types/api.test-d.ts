@@ -87,7 +87,9 @@ test('load: its options, and nothing else', () => {
 test('a model', () => {
   expectTypeOf<Model>().toExtend<AsyncDisposable>()
   expectTypeOf<Model['config']>().toEqualTypeOf<ModelConfig>()
-  expectTypeOf<Model['device']>().toEqualTypeOf<'cpu'>()
+  expectTypeOf<Model['device']>().toEqualTypeOf<'cpu' | `cuda:${number}`>()
+  expectTypeOf<Model['deviceReason']>().toEqualTypeOf<string>()
+  expectTypeOf<Model['dtype']>().toEqualTypeOf<'f32' | 'bf16' | 'f16'>()
   expectTypeOf<Model['tokenizer']>().toEqualTypeOf<Tokenizer | undefined>()
   expectTypeOf<Model['closed']>().toEqualTypeOf<boolean>()
   expectTypeOf<Model['close']>().returns.toEqualTypeOf<Promise<void>>()

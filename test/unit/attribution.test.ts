@@ -32,7 +32,7 @@ function twoRows(norm: 'frozen' | 'none' = 'frozen', violations = 0): Attributio
     targetMean: Float64Array.of(0, -1),
     violations,
   }
-  const provenance = { family: 'gpt2', device: 'cpu', dtype: 'f32', unknownConfig: [] } as const
+  const provenance = { family: 'gpt2', device: 'cpu', deviceReason: 'the default', dtype: 'f32', unknownConfig: [] } as const
   const origin = { provenance, tokenText: (id: number) => `#${id}`, remember: () => {}, fingerprint: () => Promise.resolve('f00d') }
   const method = { unit: 'head', norm, convention: 'default' } as const
   return new Attribution(native, COMPONENTS, [undefined, undefined], method, origin)

@@ -1,8 +1,10 @@
 //! One thread per device that runs jobs in order, so that no compute ever happens on the caller's thread.
 
+use crate::device::DeviceName;
 use crate::fence::fenced;
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Stack of the engine thread and of the threads of a pool; the deepest frames are gemm's and the tokenizer's.
@@ -16,10 +18,16 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// The engine of the CPU, shared by all models on it.
+    /// The engine of a device, shared by all models on it: a GPU has one thread that gives it work.
+    pub fn of(device: DeviceName) -> &'static Engine {
+        static ENGINES: Mutex<BTreeMap<DeviceName, &'static Engine>> = Mutex::new(BTreeMap::new());
+        let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
+        engines.entry(device).or_insert_with(|| Box::leak(Box::new(Engine::start(&format!("logit-prism-{device}")))))
+    }
+
+    /// The engine of the CPU.
     pub fn cpu() -> &'static Engine {
-        static CPU: OnceLock<Engine> = OnceLock::new();
-        CPU.get_or_init(|| Engine::start("logit-prism-cpu"))
+        Engine::of(DeviceName::Cpu)
     }
 
     fn start(name: &str) -> Engine {
@@ -54,6 +62,10 @@ mod tests {
                 sent.send((i, thread::current().id() == here)).unwrap();
             });
         }
+        let (mine, of_gpu) = channel();
+        Engine::of(DeviceName::Cuda(7))
+            .submit(move || mine.send(thread::current().name().map(str::to_string)).unwrap());
+        assert_eq!(of_gpu.recv().unwrap().as_deref(), Some("logit-prism-cuda:7"));
         let order: Vec<_> = (0..3).map(|_| received.recv().unwrap()).collect();
         assert_eq!(order, [(0, false), (2, false), (3, false)]);
     }

@@ -3,9 +3,12 @@
 use crate::attribution::{Component, Unit};
 use crate::chunk::Prompted;
 use crate::config::{MlpKind, ModelConfig};
+use crate::device;
 use crate::error::{PrismError, Result};
 use crate::hook::{Dim, HookPoint};
 use crate::intervene::Edit;
+use crate::ops::MOST_SCORES;
+use candle_core::{DType, Device};
 use std::fs::read_to_string;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +24,33 @@ pub fn available(limit: Option<u64>) -> Option<u64> {
 /// # Errors
 /// `MEMORY`.
 pub fn check(purpose: &str, needed: u64, limit: Option<u64>) -> Result<()> {
-    match available(limit) {
+    fits(purpose, needed, available(limit))
+}
+
+fn fits(purpose: &str, needed: u64, available: Option<u64>) -> Result<()> {
+    match available {
         Some(available) if needed > available => Err(PrismError::Memory { purpose: purpose.into(), needed, available }),
         _ => Ok(()),
     }
+}
+
+/// Bytes that can be taken now where a device computes: its own memory, or the system's.
+///
+/// # Errors
+/// `INTERNAL` where a GPU's driver does not answer.
+pub fn available_on(device: &Device, limit: Option<u64>) -> Result<Option<u64>> {
+    Ok(match device::free_bytes(device)? {
+        None => available(limit),
+        Some(free) => Some(limit.map_or(free, |limit| limit.min(free))),
+    })
+}
+
+/// That `needed` bytes can be taken there.
+///
+/// # Errors
+/// `MEMORY`, and as [`available_on`].
+pub fn check_on(device: &Device, purpose: &str, needed: u64, limit: Option<u64>) -> Result<()> {
+    fits(purpose, needed, available_on(device, limit)?)
 }
 
 /// Asks the system to keep a buffer that is still to be written in pages of 2 MiB: reading weights once then takes two
@@ -88,6 +114,24 @@ pub fn forward(config: &ModelConfig, lengths: &[usize], kept_rows: usize) -> u64
     let mlp = rows * (5 * d + hidden * config.d_mlp.max(config.d_mlp_dense).max(shared));
     let kept = kept_rows * (config.n_layers * (z + d) + 6 * d);
     4 * (attention.max(mlp) + kept) as u64
+}
+
+/// Peak bytes of one forward pass in plain operations on a GPU, where weights are of `weights`: as [`forward`], with the
+/// scores of many prompts at once, every operation's temporaries beside them, and what products are cast from and to. Then
+/// what attribution widens: the largest matrix of a block, or the tokens of the vocabulary that are read together.
+pub fn forward_on_gpu(config: &ModelConfig, lengths: &[usize], kept_rows: usize, weights: DType) -> u64 {
+    let rows: usize = lengths.iter().sum();
+    let squares: usize = lengths.iter().map(|n| n * n * config.n_heads).sum();
+    let longest = lengths.iter().max().copied().unwrap_or(0);
+    let scores = squares.min(MOST_SCORES.max(config.n_heads * longest * longest));
+    let (d, z) = (config.d_model, config.n_heads * config.d_head);
+    let shared = if let MlpKind::Experts { shared: Some(width), .. } = config.mlp { width } else { 0 };
+    let hidden = config.d_mlp.max(config.d_mlp_dense).max(shared);
+    let attention = rows * (6 * d + 10 * z) + 4 * scores;
+    let mlp = rows * (8 * d + 7 * hidden);
+    let kept = kept_rows * (config.n_layers * (z + d) + 6 * d);
+    let widened = if weights == DType::F32 { 0 } else { (2 * hidden).max(8192).max(3 * z) * d };
+    4 * (attention.max(mlp) + kept + widened) as u64
 }
 
 /// Bytes of these points at `kept` positions of a prompt of `length` tokens.

@@ -3,7 +3,7 @@
 use crate::attribution::{self, Attribution, Options, Target};
 use crate::cancel::Cancel;
 use crate::chunk::{Chunk, Prompted, n_rows};
-use crate::config::ModelConfig;
+use crate::device::DeviceName;
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;
 use crate::memory;
@@ -16,6 +16,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Tokens of a chunk, unless a prompt alone is longer: enough rows for full speed, few enough to stay in cache.
 pub const CHUNK_TOKENS: usize = 256;
+/// The same on a GPU, which has no such cache and thousands of processors.
+pub const GPU_CHUNK_TOKENS: usize = 1 << 15;
+
+/// Tokens of a chunk on a device.
+pub fn chunk_tokens(device: DeviceName) -> usize {
+    if device == DeviceName::Cpu { CHUNK_TOKENS } else { GPU_CHUNK_TOKENS }
+}
 
 /// What a job carries with it.
 pub struct Job<'a> {
@@ -63,7 +70,7 @@ pub fn over_chunks<T: Send>(
 ) -> Result<Vec<T>> {
     let (chunks, threads) = fitting_plan(place, work)?;
     let done = Mutex::new(0);
-    each_chunk(place.pool, threads, &chunks, |chunk| {
+    each_chunk(place, threads, &chunks, |chunk| {
         let part = each(Chunk { first: chunk.start, prompts: &work.prompts[chunk.clone()] })?;
         // reported under the lock, so that the figures only rise
         let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
@@ -111,13 +118,14 @@ pub fn attribute(
 
 /// Consecutive prompts that together run at most `chunk_tokens` tokens, at least one; what a prompt shares with an earlier
 /// one of its chunk is not run again.
-fn plan(prompts: &[Prompted], chunk_tokens: usize, config: &ModelConfig) -> Vec<Range<usize>> {
+fn plan(prompts: &[Prompted], chunk_tokens: usize, model: &Transformer) -> Vec<Range<usize>> {
     let mut chunks = Vec::<Range<usize>>::new();
     let (mut run, mut all) = (0, 0);
     for (i, prompt) in prompts.iter().enumerate() {
         let length = prompt.ids.len();
         if let Some(chunk) = chunks.last_mut() {
-            let borrowed = prefix::shared(prompt, &prompts[chunk.clone()], config).map_or(0, |(_, length)| length);
+            let shared = || prefix::shared(prompt, &prompts[chunk.clone()], &model.config);
+            let borrowed = if model.device.is_cpu() { shared().map_or(0, |(_, length)| length) } else { 0 };
             let fits_borrowed = borrowed == 0 || all + length <= prefix::MAX_BORROWED * chunk_tokens;
             // the prefix itself is run once however many share it, so it does not count against them
             let own = if borrowed == 0 { run + length } else { run.saturating_sub(borrowed) + length - borrowed };
@@ -140,18 +148,27 @@ fn plan(prompts: &[Prompted], chunk_tokens: usize, config: &ModelConfig) -> Vec<
 /// # Errors
 /// `MEMORY` where the largest prompt alone does not fit.
 fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)> {
-    let config = &place.model.config;
+    let (config, device) = (&place.model.config, &place.model.device);
     let needs = |chunk: &Range<usize>| {
         let prompts = &work.prompts[chunk.clone()];
         let lengths: Vec<usize> = prompts.iter().map(|p| p.ids.len()).collect();
-        memory::forward(config, &lengths, n_rows(prompts)) + (work.chunk_bytes)(prompts)
+        let forward = match device.is_cpu() {
+            true => memory::forward(config, &lengths, n_rows(prompts)),
+            false => memory::forward_on_gpu(config, &lengths, n_rows(prompts), place.model.dtype()),
+        };
+        forward + (work.chunk_bytes)(prompts)
     };
-    let result = work.result_bytes;
-    let free = memory::available(place.memory_limit).unwrap_or(u64::MAX);
+    // results lie on the host: a GPU's memory is for its chunks alone
+    let whole = if work.is_merged { 2 * work.result_bytes } else { work.result_bytes };
+    if !device.is_cpu() {
+        memory::check(work.purpose, whole, None)?;
+    }
+    let result = if device.is_cpu() { work.result_bytes } else { 0 };
+    let free = memory::available_on(device, place.memory_limit)?.unwrap_or(u64::MAX);
     let available = free.saturating_sub(result);
     let mut tokens = work.chunk_tokens;
     loop {
-        let chunks = plan(work.prompts, tokens, config);
+        let chunks = plan(work.prompts, tokens, place.model);
         let largest = chunks.iter().map(needs).max().unwrap_or(0);
         let merging = if work.is_merged { result } else { 0 };
         if largest.max(merging) <= available {
@@ -168,16 +185,20 @@ fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)
 
 /// Runs `each` on every chunk, at most `threads` at once, and returns the results in order; the first error stops the
 /// rest. Every thread takes the next chunk from a counter: a chunk is never a stealable task, for a thread that waits
-/// inside a matrix product would begin a second forward pass on top of its first.
+/// inside a matrix product would begin a second forward pass on top of its first. A GPU is given its work by one thread, the
+/// one that this is called on.
 fn each_chunk<T: Send>(
-    pool: &ThreadPool,
+    place: &Place,
     threads: usize,
     chunks: &[Range<usize>],
     each: impl Fn(&Range<usize>) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    if !place.model.device.is_cpu() {
+        return chunks.iter().map(each).collect();
+    }
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Result<T>)>> = Mutex::new(Vec::new());
-    pool.broadcast(|thread| {
+    place.pool.broadcast(|thread| {
         while thread.index() < threads {
             let i = next.fetch_add(1, Ordering::Relaxed);
             let Some(chunk) = chunks.get(i) else { break };

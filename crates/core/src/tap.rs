@@ -4,7 +4,7 @@ use crate::cancel::Cancel;
 use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
 use crate::intervene::{Edits, Received};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What to keep of a forward pass.
@@ -53,7 +53,7 @@ impl Activations {
     /// `INTERNAL` where it was not kept or has fewer rows.
     pub fn keep_rows(&mut self, point: HookPoint, rows: &[u32]) -> Result<()> {
         let all = self.kept(point)?;
-        let some = all.index_select(&Tensor::new(rows, all.device())?, 0)?;
+        let some = picked(all, rows, 0)?;
         self.rows.insert(point, some);
         Ok(())
     }
@@ -74,9 +74,30 @@ impl Activations {
         Ok(())
     }
 
+    /// The same on another device.
+    ///
+    /// # Errors
+    /// `INTERNAL`.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let rows = self.rows.iter().map(|(point, t)| Ok((*point, t.to_device(device)?)));
+        let squares = self.squares.iter().map(|(point, list)| {
+            let list = list.iter().map(|t| Ok(t.to_device(device)?)).collect::<Result<_>>()?;
+            Ok((*point, list))
+        });
+        Ok(Activations { rows: rows.collect::<Result<_>>()?, squares: squares.collect::<Result<_>>()? })
+    }
+
     /// Scores or pattern of one segment, [head, query_pos, key_pos], at the kept query positions.
     pub fn square(&self, point: HookPoint, segment: usize) -> Option<&Tensor> {
         self.squares.get(&point)?.get(segment)
+    }
+}
+
+/// Some indices of an axis; none are a view, for a GPU starts no kernel for nothing.
+fn picked(t: &Tensor, indices: &[u32], axis: usize) -> Result<Tensor> {
+    match indices {
+        [] => Ok(t.narrow(axis, 0, 0)?),
+        _ => Ok(t.index_select(&Tensor::new(indices, t.device())?, axis)?),
     }
 }
 
@@ -180,8 +201,7 @@ impl<'a> Tap<'a> {
             let rows = first_row as u32..(first_row + n_query) as u32;
             let wanted: Vec<u32> =
                 self.capture.rows.iter().filter(|r| rows.contains(r)).map(|r| r - rows.start).collect();
-            let wanted = Tensor::new(wanted, value.device())?;
-            self.kept.squares.entry(point).or_default().push(value.index_select(&wanted, 1)?);
+            self.kept.squares.entry(point).or_default().push(picked(&value, &wanted, 1)?);
         }
         Ok(value)
     }
@@ -197,7 +217,8 @@ impl<'a> Tap<'a> {
 
     /// Where a row of the batch lies in a value of `n_rows` rows: those under way, or by now the kept ones only.
     pub fn place(&self, row: usize, n_rows: usize) -> Option<usize> {
-        if self.narrowed { self.kept_as(row) } else { (row < n_rows).then_some(row) }
+        let place = if self.narrowed { self.kept_as(row) } else { Some(row) };
+        place.filter(|place| *place < n_rows)
     }
 
     fn kept_as(&self, row: usize) -> Option<usize> {
@@ -240,7 +261,7 @@ impl<'a> Tap<'a> {
         }
         let kept: Vec<u32> = kept.iter().map(|r| r - rows.start).collect();
         // queries, keys and values are views of one tensor, and candle selects from contiguous ones only
-        Ok(value.contiguous()?.index_select(&Tensor::new(kept, value.device())?, 0)?)
+        picked(&value.contiguous()?, &kept, 0)
     }
 
     /// What was kept.

@@ -48,7 +48,7 @@ fn every_number_is_that_of_transformers_in_float64() {
         let reference = json(&dir.join("ablate.json"));
         let prompt: Vec<u32> = serde_json::from_value(reference["prompt"].clone()).unwrap();
         let target = (reference["answer"].as_u64().unwrap(), reference["against"].as_u64().unwrap());
-        for session in load_both(&dir) {
+        for session in load_everywhere(&dir) {
             let session = session.unwrap();
             let call = ablation(vec![prompt.clone()], &[target]);
             let (components, columns, causal) = ablate(&session, &call);
@@ -240,7 +240,7 @@ fn prompts(dir: &std::path::Path) -> (Vec<Vec<u32>>, Vec<(u64, u64)>) {
 fn zero_at_the_row_and_everywhere_is_the_whole_prompt_again() {
     for (name, dir) in families() {
         let (prompts, pairs) = prompts(&dir);
-        for session in load_both(&dir) {
+        for session in load_everywhere(&dir) {
             let session = session.unwrap();
             let mut call = ablation(prompts.clone(), &pairs);
             call.asked.positions = Positions::PerPrompt(vec![vec![1, -1], vec![0, 4], vec![-1]]);

@@ -3,15 +3,22 @@
 
 mod common;
 
+use candle_core::Device;
 use common::*;
-use logit_prism_core::Result;
 use logit_prism_core::attribution::lens::LensNorm;
-use logit_prism_core::attribution::{OnViolation, Unit};
+use logit_prism_core::attribution::{OnViolation, Target, Unit};
 use logit_prism_core::cache::Logits;
+use logit_prism_core::checkpoint::Checkpoint;
+use logit_prism_core::chunk::Prompted;
+use logit_prism_core::config::{ModelConfig, RawConfig};
+use logit_prism_core::device::WeightDtype;
+use logit_prism_core::ops::Kernels;
 use logit_prism_core::rows::Positions;
+use logit_prism_core::run::{self, Place};
 use logit_prism_core::session::{
     Asked, Call, LensCall, LoadOptions, ProbeCall, RunCall, Session, SourcesCall, TopTokensCall,
 };
+use logit_prism_core::{Result, memory, model};
 use serde_json::json as object;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -187,14 +194,52 @@ fn check(name: &str, dir: &TempDir, d_model: usize) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// That the operations of a GPU take no more than a GPU is asked for: they run on the CPU as well, where every allocation is
+/// counted. Prompts of one length, all in one chunk, and ragged ones.
+fn check_plain(name: &str, dir: &TempDir) {
+    let raw = RawConfig::parse("config.json", &std::fs::read(dir.join("config.json")).unwrap()).unwrap();
+    let config = ModelConfig::resolve(raw, false).unwrap();
+    let pool = run::pool(Some(1)).unwrap();
+    for (dtype, lengths) in [WeightDtype::F32, WeightDtype::Bf16]
+        .into_iter()
+        .flat_map(|dtype| [vec![60; 24], (1..=30).map(|n| 3 * n).collect::<Vec<usize>>()].map(|l| (dtype, l)))
+    {
+        let checkpoint = Checkpoint::open(&dir.0).unwrap();
+        let mut model = model::load(config.clone(), &checkpoint, &Device::Cpu, dtype, |_| Ok(())).unwrap();
+        model.run_on(Kernels::Plain);
+        // no two begin alike: nothing is shared, as on a GPU
+        let ids =
+            |(i, n): (usize, &usize)| (0..*n as u32).map(|t| (i as u32 * 31 + t * 7) % 1000).collect::<Vec<u32>>();
+        let prompted = |of: (usize, &usize)| Prompted::new(ids(of), vec![*of.1 - 1]);
+        let prompts: Vec<Prompted> = lengths.iter().enumerate().map(prompted).collect();
+        let weights = [(6, 1.0), (5, -1.0)].into();
+        let targets = vec![Target::Weights(weights); prompts.len()];
+        let options = attributing(Unit::Head, Positions::Last).options;
+        let place = Place { model: &model, pool: &pool, memory_limit: None };
+        let attribute =
+            || with_job(|job| run::attribute(&place, &prompts, &targets, &options, 1 << 15, job)).map(drop).unwrap();
+        attribute(); // what is made once for a model is there now
+        let needed = memory::forward_on_gpu(&config, &lengths, prompts.len(), model.dtype())
+            + memory::attributing(&config, Unit::Head, prompts.len())
+            + 2 * memory::attributed(&config, Unit::Head, prompts.len());
+        let taken = peak(attribute);
+        println!("{name} in plain operations, {dtype}: {taken} of {needed} bytes, {:.2}", taken as f64 / needed as f64);
+        assert!(taken <= needed && needed <= 8 * taken, "{name}, {dtype}: {taken} of {needed}");
+    }
+}
+
 /// One test, so that nothing else allocates meanwhile.
 #[test]
 fn no_call_takes_more_than_it_says() {
     let sizes = [(32, 128), (96, 384), (128, 512), (64, 256), (101, 3001)];
     let config = object!({ "n_embd": 128, "n_positions": 256, "n_ctx": 256, "vocab_size": 3001 });
-    check("gpt2", &enlarged("gpt2", &sizes, config), 128);
+    let gpt2 = enlarged("gpt2", &sizes, config);
+    check("gpt2", &gpt2, 128);
+    check_plain("gpt2", &gpt2);
     let sizes = [(32, 128), (72, 288), (144, 576), (16, 64), (101, 3001)];
     let config = object!({ "hidden_size": 128, "intermediate_size": 288, "vocab_size": 3001,
         "max_position_embeddings": 256 });
-    check("mixtral", &enlarged("parity/mixtral", &sizes, config), 128);
+    let mixtral = enlarged("parity/mixtral", &sizes, config);
+    check("mixtral", &mixtral, 128);
+    check_plain("mixtral", &mixtral);
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 const TOLERANCE: f64 = 2e-5;
 
 fn check(name: &str) {
-    for session in load_both(&fixture(name)) {
+    for session in load_everywhere(&fixture(name)) {
         let session = session.unwrap_or_else(|e| panic!("{name}: {e}"));
         let reference = json(&fixture(name).join("reference.json"));
         let mut worst = last_positions(&session, &reference).max(first_prompt(&session, &reference));
@@ -25,7 +25,7 @@ fn check(name: &str) {
         if fixture(name).join("hooks.safetensors").exists() {
             worst = worst.max(hooks(&session, &reference, name));
         }
-        println!("{name}, {:?}: largest error {worst:.1e}", session.transformer.kernels);
+        println!("{name}, {}, {:?}: largest error {worst:.1e}", session.device, session.transformer.kernels);
     }
 }
 

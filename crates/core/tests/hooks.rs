@@ -40,7 +40,7 @@ fn size(dim: Dim, config: &ModelConfig, n_pos: usize) -> usize {
 }
 
 fn check(name: &str) {
-    load_both(&fixture(name)).into_iter().for_each(|session| check_session(&session.unwrap(), name));
+    load_everywhere(&fixture(name)).into_iter().for_each(|session| check_session(&session.unwrap(), name));
 }
 
 fn check_session(session: &Session, name: &str) {

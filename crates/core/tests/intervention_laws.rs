@@ -74,7 +74,7 @@ fn numbers(session: &Session, point: HookPoint, length: usize) -> usize {
 #[test]
 fn what_is_there_already_changes_nothing() {
     for name in families() {
-        for session in load_both(&fixture(&name)) {
+        for session in load_everywhere(&fixture(&name)) {
             let session = session.unwrap();
             let prompt = prompt(&name, 0);
             let clean = clean(&session, prompt.clone());
@@ -93,21 +93,22 @@ fn what_is_there_already_changes_nothing() {
 #[test]
 fn zero_is_scale_zero_and_both_kernels_agree() {
     for name in families() {
-        let [fused, plain] = load_both(&fixture(&name)).map(Result::unwrap);
+        let sessions: Vec<_> = load_everywhere(&fixture(&name)).into_iter().map(Result::unwrap).collect();
+        let (fused, plain) = (&sessions[0], &sessions[1]);
         let prompt = prompt(&name, 0);
-        let untouched = logits(&fused, &prompt, &Interventions::default());
+        let untouched = logits(fused, &prompt, &Interventions::default());
         let mut changed = 0;
-        for point in settable(&fused) {
+        for point in settable(fused) {
             let zeroed = |session: &Session, set_to| {
                 logits(session, &prompt, &with(vec![set(point, Positions::Of(vec![3, 4]), set_to)], &[]))
             };
-            let expected = zeroed(&fused, Set::Zero);
-            close(&format!("{name} {point}"), zeroed(&fused, Set::Scale(0.0)), &expected, 0.0);
-            close(&format!("{name} {point}, plain"), zeroed(&plain, Set::Zero), &expected, 2.0 * TOLERANCE);
+            let expected = zeroed(fused, Set::Zero);
+            close(&format!("{name} {point}"), zeroed(fused, Set::Scale(0.0)), &expected, 0.0);
+            close(&format!("{name} {point}, plain"), zeroed(plain, Set::Zero), &expected, 2.0 * TOLERANCE);
             changed += usize::from(expected != untouched);
         }
         // only what the last block does with keys before a window may be without effect
-        assert!(changed + 4 > settable(&fused).len(), "{name}: {changed} points changed something");
+        assert!(changed + 4 > settable(fused).len(), "{name}: {changed} points changed something");
     }
 }
 
@@ -302,7 +303,7 @@ fn attribution_behind_an_intervention_holds_or_is_refused() {
 fn a_pattern_may_look_where_the_mask_would_not_let_it() {
     // longer than the blocks in which the kernel skips what is masked
     for name in ["parity/falcon", "parity/bloom"] {
-        for session in load_both(&fixture(name)).map(Result::unwrap) {
+        for session in load_everywhere(&fixture(name)).into_iter().map(Result::unwrap) {
             let config = &session.transformer.config;
             assert!(config.n_context > 128);
             let (length, query, key, head) = (140, 2usize, 131, 1);

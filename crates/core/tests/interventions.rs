@@ -74,7 +74,7 @@ fn keeping(prompts: Vec<Vec<u32>>, points: &[&str], logits: Logits) -> RunCall {
 }
 
 fn check(name: &str) {
-    for session in load_both(&fixture(name)) {
+    for session in load_everywhere(&fixture(name)) {
         check_session(&session.unwrap(), name);
     }
 }

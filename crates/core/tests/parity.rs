@@ -13,7 +13,7 @@ use serde_json::Value;
 const TOLERANCE: f64 = 1e-5;
 
 fn check(name: &str) {
-    for session in load_both(&fixture(name)) {
+    for session in load_everywhere(&fixture(name)) {
         let session = session.unwrap();
         let reference = json(&fixture(name).join("reference.json"));
         last_positions(&session, &reference);

@@ -228,7 +228,7 @@ fn single_rows_branch_off_anywhere() {
     for name in parity_families() {
         let reference = json(&fixture(&format!("parity/{name}/reference.json")));
         let ids = &ids(&reference["prompts"])[1];
-        for session in load_both(&fixture(&format!("parity/{name}"))) {
+        for session in load_everywhere(&fixture(&format!("parity/{name}"))) {
             let session = session.unwrap();
             let (n_layers, d_model) = (session.transformer.config.n_layers, session.transformer.config.d_model);
             let (past, kept) = left_by(&session, ids);

@@ -88,13 +88,14 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let prompts = prompts.into_iter().map(inputs::prompt).collect();
         let (call, control) = (AttentionCall { prompts, heads, prepend_bos }, Control::new(cancel, progress)?);
         let work = move || {
             let patterns = control.run(|job| session.attention(&call, job))?;
             Ok(NativePatterns { session: Arc::downgrade(&session), patterns: Arc::new(patterns) })
         };
-        promise(env, work, |patterns| patterns)
+        promise(env, engine, work, |patterns| patterns)
     }
 
     /// Tests heads on random tokens.
@@ -107,11 +108,12 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let NativeDetectCall { heads, sequences, length, seed } = call;
         let (sequences, length, seed) = (sequences as usize, length as usize, u64::from(seed));
         let (call, control) = (DetectCall { heads, sequences, length, seed }, Control::new(cancel, progress)?);
         let wrap = |list: Vec<Detected>| list.into_iter().map(detected).collect::<Vec<_>>();
-        promise(env, move || control.run(|job| session.detect_heads(&call, job)), wrap)
+        promise(env, engine, move || control.run(|job| session.detect_heads(&call, job)), wrap)
     }
 }
 
@@ -141,8 +143,9 @@ impl NativePatterns {
     pub fn classify<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let closed = || to_js(env, &PrismError::Closed { what: "model" });
         let (session, patterns) = (self.session.upgrade().ok_or_else(closed)?, self.patterns.clone());
+        let engine = session.engine();
         let wrap = |list: Vec<HeadPattern>| list.into_iter().map(head_pattern).collect::<Vec<_>>();
-        promise(env, move || session.classify(&patterns), wrap)
+        promise(env, engine, move || session.classify(&patterns), wrap)
     }
 }
 

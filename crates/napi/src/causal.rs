@@ -201,9 +201,10 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let (call, control) = (ablate_call(call), Control::new(cancel, progress)?);
         let wrap: fn(_) -> NativeCausal = causal;
-        promise(env, move || control.run(|job| session.ablate(&call?, job)), wrap)
+        promise(env, engine, move || control.run(|job| session.ablate(&call?, job)), wrap)
     }
 
     /// A target as it is and without each of some sets of components, replaced together at every position.
@@ -216,15 +217,17 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let (call, control) = (without_call(call), Control::new(cancel, progress)?);
         let wrap: fn(_) -> NativeWithout = remains;
-        promise(env, move || control.run(|job| session.without(&call?, job)), wrap)
+        promise(env, engine, move || control.run(|job| session.without(&call?, job)), wrap)
     }
 
     /// How every component's write lies along that of one component, at one position of one prompt.
     #[napi(ts_return_type = "Promise<NativeErasure>")]
     pub fn erasure<'env>(&self, env: &'env Env, call: NativeAblateCall, cancel: &CancelHandle) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let (call, control) = (ablate_call(call), Control::new(cancel, None)?);
         let wrap = |(components, found): (Vec<Component>, Erasure)| NativeErasure {
             components: outputs::components(components),
@@ -232,6 +235,6 @@ impl NativeModel {
             clean: found.clean.into(),
             ablated: found.ablated.into(),
         };
-        promise(env, move || control.run(|job| session.erasure(&call?, job)), wrap)
+        promise(env, engine, move || control.run(|job| session.erasure(&call?, job)), wrap)
     }
 }

@@ -96,23 +96,26 @@ impl NativeModel {
     #[napi(ts_return_type = "Promise<NativeSpectrum>")]
     pub fn circuit_spectrum<'env>(&self, env: &'env Env, circuit: NativeCircuit) -> Result<Object<'env>> {
         let (session, spec) = (self.open(env)?, spec(circuit));
-        promise(env, move || session.circuit_spectrum(&spec?), spectrum as fn(Spectrum) -> NativeSpectrum)
+        let engine = session.engine();
+        promise(env, engine, move || session.circuit_spectrum(&spec?), spectrum as fn(Spectrum) -> NativeSpectrum)
     }
 
     /// The k largest singular values and their vectors.
     #[napi(ts_return_type = "Promise<NativeSingularVectors>")]
     pub fn circuit_vectors<'env>(&self, env: &'env Env, circuit: NativeCircuit, k: u32) -> Result<Object<'env>> {
         let (session, spec) = (self.open(env)?, spec(circuit));
+        let engine = session.engine();
         let wrap: fn(_) -> NativeSingularVectors = vectors;
-        promise(env, move || session.circuit_vectors(&spec?, k as usize), wrap)
+        promise(env, engine, move || session.circuit_vectors(&spec?, k as usize), wrap)
     }
 
     /// The whole matrix, [dModel, dModel].
     #[napi(ts_return_type = "Promise<Float32Array>")]
     pub fn circuit_matrix<'env>(&self, env: &'env Env, circuit: NativeCircuit) -> Result<Object<'env>> {
         let (session, spec) = (self.open(env)?, spec(circuit));
+        let engine = session.engine();
         let work = move || Ok(row_major(&session.circuit_matrix(&spec?)?));
-        promise(env, work, Float32Array::new)
+        promise(env, engine, work, Float32Array::new)
     }
 
     /// The rows of some tokens.
@@ -129,9 +132,10 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let (session, spec, control) = (self.open(env)?, spec(circuit), Control::new(cancel, progress)?);
+        let engine = session.engine();
         let (tokens, masked) = (tokens.to_vec(), masked.iter().copied().collect());
         let work = move || control.run(|job| session.circuit_rows(&spec?, &tokens, k as usize, &masked, job));
-        promise(env, work, rows as fn(Vec<TokenRow>) -> NativeTokenRows)
+        promise(env, engine, work, rows as fn(Vec<TokenRow>) -> NativeTokenRows)
     }
 
     /// The entries between some tokens, [tokens, others].
@@ -144,9 +148,10 @@ impl NativeModel {
         others: Uint32Array,
     ) -> Result<Object<'env>> {
         let (session, spec) = (self.open(env)?, spec(circuit));
+        let engine = session.engine();
         let (tokens, others) = (tokens.to_vec(), others.to_vec());
         let work = move || Ok(row_major(&session.circuit_scores(&spec?, &tokens, &others)?));
-        promise(env, work, Float32Array::new)
+        promise(env, engine, work, Float32Array::new)
     }
 
     /// How far an OV circuit copies; all tokens without `sample`.
@@ -163,9 +168,10 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let (session, spec, control) = (self.open(env)?, spec(circuit), Control::new(cancel, progress)?);
+        let engine = session.engine();
         let call = CopyingCall { sample: sample.map(|n| n as usize), seed, masked: masked.iter().copied().collect() };
         let work = move || control.run(|job| session.circuit_copying(&spec?, &call, job));
-        promise(env, work, copying as fn(Copying) -> NativeCopying)
+        promise(env, engine, work, copying as fn(Copying) -> NativeCopying)
     }
 
     /// Composition scores of all pairs of heads.
@@ -178,8 +184,9 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let (session, call, control) = (self.open(env)?, composition_call(call), Control::new(cancel, progress)?);
+        let engine = session.engine();
         let work = move || control.run(|job| session.composition(&call?, job));
-        promise(env, work, composition as fn(Composition) -> NativeComposition)
+        promise(env, engine, work, composition as fn(Composition) -> NativeComposition)
     }
 }
 

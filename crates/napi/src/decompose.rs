@@ -19,13 +19,14 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let (call, control) = (inputs::sources_call(call), Control::new(cancel, progress)?);
         let work = move || {
             let (ids, result) = control.run(|job| session.sources(&call?, job))?;
             Ok((ids, result, session.transformer.unembed.cap.is_some()))
         };
         let wrap: fn(_) -> NativeSources = outputs::sources;
-        promise(env, work, wrap)
+        promise(env, engine, work, wrap)
     }
 
     /// The logit lens.
@@ -38,13 +39,14 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let (call, control) = (inputs::lens_call(call), Control::new(cancel, progress)?);
         let work = move || {
             let (ids, result) = control.run(|job| session.lens(&call?, job))?;
             Ok((ids, result, outputs::state_names(&session.transformer.config)))
         };
         let wrap: fn(_) -> NativeLens = outputs::lens;
-        promise(env, work, wrap)
+        promise(env, engine, work, wrap)
     }
 
     /// The tokens that components raise and lower most.
@@ -57,9 +59,10 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let (call, control) = (inputs::top_tokens_call(call), Control::new(cancel, progress)?);
         let wrap: fn(_) -> NativeTopTokens = outputs::top_tokens;
-        promise(env, move || control.run(|job| session.top_tokens(&call?, job)), wrap)
+        promise(env, engine, move || control.run(|job| session.top_tokens(&call?, job)), wrap)
     }
 
     /// Many directions at a point of the residual stream.
@@ -72,8 +75,9 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let (call, control) = (inputs::probe_call(call), Control::new(cancel, progress)?);
         let wrap: fn(_) -> NativeProbe = outputs::probe;
-        promise(env, move || control.run(|job| session.probe(&call?, job)), wrap)
+        promise(env, engine, move || control.run(|job| session.probe(&call?, job)), wrap)
     }
 }

@@ -5,6 +5,7 @@ use logit_prism_core::PrismError;
 use logit_prism_core::attribution::lens::LensNorm;
 use logit_prism_core::attribution::{Against, Answer, Convention, NormTreatment, OnViolation, Options, Target, Unit};
 use logit_prism_core::cache::Logits;
+use logit_prism_core::device::{DeviceName, WeightDtype};
 use logit_prism_core::ops::Kernels;
 use logit_prism_core::rows::Positions;
 use logit_prism_core::session::{Asked, Call, LensCall, LoadOptions, ProbeCall, RunCall, SourcesCall, TopTokensCall};
@@ -15,6 +16,10 @@ use napi_derive::napi;
 /// Options of loading; `memoryLimit` in bytes.
 #[napi(object)]
 pub struct NativeLoadOptions {
+    #[napi(ts_type = "'cpu' | `cuda:${number}`")]
+    pub device: Option<String>,
+    #[napi(ts_type = "'f32' | 'bf16' | 'f16'")]
+    pub dtype: Option<String>,
     pub threads: Option<u32>,
     pub memory_limit: Option<f64>,
     pub allow_custom_regex: Option<bool>,
@@ -138,7 +143,11 @@ type Parsed<T> = logit_prism_core::Result<T>;
 pub fn load_options(options: NativeLoadOptions) -> Parsed<LoadOptions> {
     let kernels = [("fused", Kernels::default()), ("plain", Kernels::Plain)];
     let kernels = options.kernels.map(|name| one_of("kernels", &name, &kernels));
+    let dtypes = [("f32", WeightDtype::F32), ("bf16", WeightDtype::Bf16), ("f16", WeightDtype::F16)];
+    let dtype = options.dtype.map(|name| one_of("dtype", &name, &dtypes));
     Ok(LoadOptions {
+        device: options.device.map(|name| DeviceName::parse(&name)).transpose()?.unwrap_or_default(),
+        dtype: dtype.transpose()?.unwrap_or_default(),
         threads: options.threads.map(|n| n as usize),
         memory_limit: options.memory_limit.map(|bytes| bytes as u64),
         allow_custom_regex: options.allow_custom_regex.unwrap_or(false),

@@ -77,15 +77,16 @@ impl Control {
 
 type Settle<R> = Box<dyn FnOnce(Env) -> Result<R> + Send>;
 
-/// A promise of what `work` returns on the engine thread, turned into a JavaScript value by `wrap` on the JavaScript
+/// A promise of what `work` returns on a device's engine thread, turned into a JavaScript value by `wrap` on the JavaScript
 /// thread. It settles exactly once, whatever happens.
 pub fn promise<'env, T: Send + 'static, R: ToNapiValue + 'static>(
     env: &'env Env,
+    engine: &'static Engine,
     work: impl FnOnce() -> logit_prism_core::Result<T> + Send + 'static,
     wrap: impl FnOnce(T) -> R + Send + 'static,
 ) -> Result<Object<'env>> {
     let (deferred, promise) = env.create_deferred::<R, Settle<R>>()?;
-    Engine::cpu().submit(move || {
+    engine.submit(move || {
         let outcome = fenced(work);
         let outcome = outcome.unwrap_or_else(|problem| Err(PrismError::Internal { place: "a job".into(), problem }));
         deferred.resolve(Box::new(move |env| outcome.map(wrap).map_err(|error| to_js(&env, &error))));

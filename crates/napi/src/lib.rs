@@ -11,6 +11,7 @@ mod interventions;
 mod job;
 mod model;
 mod outputs;
+mod patches;
 mod run;
 mod summary;
 

@@ -9,6 +9,8 @@ use logit_prism_core::PrismError;
 use logit_prism_core::attribution::Component;
 use logit_prism_core::checkpoint::locate;
 use logit_prism_core::config::ModelConfig;
+use logit_prism_core::device;
+use logit_prism_core::engine::Engine;
 use logit_prism_core::hook::HookPoint;
 use logit_prism_core::session::Session;
 use logit_prism_core::tokenizer::Tokenizer;
@@ -31,16 +33,39 @@ pub fn load_model<'env>(
     cancel: &CancelHandle,
     #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
 ) -> Result<Object<'env>> {
-    let options = inputs::load_options(options);
-    let control = Control::new(cancel, progress)?;
-    let work = move || control.run(|job| Session::load(&locate(&path)?, &options?, job));
-    promise(env, work, |session| NativeModel { session: Mutex::new(Some(Arc::new(session))) })
+    let options = inputs::load_options(options).map_err(|error| to_js(env, &error))?;
+    let (engine, control) = (Engine::of(options.device), Control::new(cancel, progress)?);
+    let work = move || control.run(|job| Session::load(&locate(&path)?, &options, job));
+    promise(env, engine, work, |session| NativeModel { session: Mutex::new(Some(Arc::new(session))) })
 }
 
-/// Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise.
+/// Which addon this is.
+#[napi(object)]
+pub struct NativeBuild {
+    pub version: String,
+    /// Whether it computes on NVIDIA GPUs.
+    pub cuda: bool,
+}
+
+/// Which addon this is.
 #[napi]
-pub fn chunk_tokens() -> u32 {
-    logit_prism_core::run::CHUNK_TOKENS as u32
+pub fn build() -> NativeBuild {
+    NativeBuild { version: env!("CARGO_PKG_VERSION").into(), cuda: cfg!(feature = "cuda") }
+}
+
+/// A GPU that can be computed on; `driver` is its version, where the system tells.
+#[napi(object)]
+pub struct NativeGpu {
+    pub ordinal: u32,
+    pub name: String,
+    pub driver: Option<String>,
+}
+
+/// The GPU of this ordinal, or the first that will do; refused with the reason where the driver has none.
+#[napi]
+pub fn gpu(env: &Env, ordinal: Option<u32>) -> Result<NativeGpu> {
+    let found = device::gpu(ordinal.map(|ordinal| ordinal as usize)).map_err(|error| to_js(env, &error))?;
+    Ok(NativeGpu { ordinal: found.ordinal as u32, name: found.name, driver: found.driver })
 }
 
 #[napi]
@@ -90,6 +115,12 @@ impl NativeModel {
         self.with(env, |session| Ok(session.special_tokens().into()))
     }
 
+    /// Numbers of the weights.
+    #[napi]
+    pub fn parameters(&self, env: &Env) -> Result<f64> {
+        self.with(env, |session| Ok(session.parameters as f64))
+    }
+
     /// Bytes of the weights as they are held.
     #[napi]
     pub fn weight_bytes(&self, env: &Env) -> Result<f64> {
@@ -99,8 +130,13 @@ impl NativeModel {
     /// Peak bytes of one forward pass over a prompt of this many tokens, attributed at its last position.
     #[napi]
     pub fn forward_bytes(&self, env: &Env, tokens: u32) -> Result<f64> {
-        let bytes = |config: &ModelConfig| logit_prism_core::memory::forward(config, &[tokens as usize], 1) as f64;
-        self.with(env, |session| Ok(bytes(&session.transformer.config)))
+        self.with(env, |session| Ok(session.forward_bytes(tokens as usize) as f64))
+    }
+
+    /// Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise.
+    #[napi]
+    pub fn chunk_tokens(&self, env: &Env) -> Result<u32> {
+        self.with(env, |session| Ok(session.chunk_tokens() as u32))
     }
 
     /// Attributes over a batch of prompts.
@@ -113,6 +149,7 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let call = inputs::call(call);
         let control = Control::new(cancel, progress)?;
         let wrap: fn(_) -> NativeAttribution = outputs::attribution;
@@ -120,14 +157,15 @@ impl NativeModel {
             let (ids, result) = control.run(|job| session.attribute(&call?, job))?;
             Ok((ids, result, session.transformer.unembed.cap.is_some()))
         };
-        promise(env, work, wrap)
+        promise(env, engine, work, wrap)
     }
 
     /// SHA-256 over config and weights as they lie on disk, in hex.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn fingerprint<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let session = self.open(env)?;
-        promise(env, move || session.fingerprint(), |hex| hex)
+        let engine = session.engine();
+        promise(env, engine, move || session.fingerprint(), |hex| hex)
     }
 
     /// Whether the checkpoint has a tokenizer.
@@ -170,12 +208,13 @@ impl NativeModel {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn close<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let session = self.session.lock().unwrap_or_else(|e| e.into_inner()).take();
+        let engine = session.as_ref().map_or_else(Engine::cpu, |session| session.engine());
         // jobs run in order, so those that still hold the session end before this one
         let free = move || {
             drop(session);
             Ok(())
         };
-        promise(env, free, |()| ())
+        promise(env, engine, free, |()| ())
     }
 
     pub(crate) fn open(&self, env: &Env) -> Result<Arc<Session>> {
@@ -199,6 +238,7 @@ impl NativeModel {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn panic<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
         let session = self.open(env)?;
-        promise(env, move || session.guarded(|| panic!("asked for by a test")), |()| ())
+        let engine = session.engine();
+        promise(env, engine, move || session.guarded(|| panic!("asked for by a test")), |()| ())
     }
 }

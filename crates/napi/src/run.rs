@@ -42,6 +42,7 @@ impl NativeModel {
         #[napi(ts_arg_type = "((done: number, total: number) => void) | undefined")] progress: Option<Callback>,
     ) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let runs = runs.iter().map(|run| run.open(env)).collect::<Result<Vec<_>>>()?;
         let (call, changes) = (inputs::run_call(call), interventions(changes, runs));
         let control = Control::new(cancel, progress)?;
@@ -50,15 +51,16 @@ impl NativeModel {
             let cache = control.run(|job| session.run_with(&call, &changes, job))?;
             Ok(NativeRun::new(&session, cache))
         };
-        promise(env, work, |run| run)
+        promise(env, engine, work, |run| run)
     }
 
     /// Reads a run that was saved for this model.
     #[napi(ts_return_type = "Promise<NativeRun>")]
     pub fn load_run<'env>(&self, env: &'env Env, path: String) -> Result<Object<'env>> {
         let session = self.open(env)?;
+        let engine = session.engine();
         let work = move || Ok(NativeRun::new(&session, session.load_run(path.as_ref())?));
-        promise(env, work, |run| run)
+        promise(env, engine, work, |run| run)
     }
 }
 
@@ -122,6 +124,7 @@ impl NativeRun {
         cancel: &CancelHandle,
     ) -> Result<Object<'env>> {
         let (session, cache) = self.both(env)?;
+        let engine = session.engine();
         let (call, control) = (inputs::attributing(call), Control::new(cancel, None)?);
         let work = move || {
             let (targets, options) = call?;
@@ -130,7 +133,7 @@ impl NativeRun {
             Ok((ids, result, session.transformer.unembed.cap.is_some()))
         };
         let wrap: fn(_) -> NativeAttribution = outputs::attribution;
-        promise(env, work, wrap)
+        promise(env, engine, work, wrap)
     }
 
     /// The vectors that components wrote.
@@ -142,17 +145,19 @@ impl NativeRun {
         cancel: &CancelHandle,
     ) -> Result<Object<'env>> {
         let (session, cache) = self.both(env)?;
+        let engine = session.engine();
         let (unit, control) = (inputs::unit(&unit), Control::new(cancel, None)?);
         let work = move || control.run(|job| session.decompose_run(&cache, unit?, job));
         let wrap: fn(_) -> NativeStack = outputs::stack;
-        promise(env, work, wrap)
+        promise(env, engine, work, wrap)
     }
 
     /// Writes the run to a file.
     #[napi(ts_return_type = "Promise<void>")]
     pub fn save<'env>(&self, env: &'env Env, path: String) -> Result<Object<'env>> {
         let (session, cache) = self.both(env)?;
-        promise(env, move || session.save_run(&cache, path.as_ref()), |()| ())
+        let engine = session.engine();
+        promise(env, engine, move || session.save_run(&cache, path.as_ref()), |()| ())
     }
 
     /// Frees what was kept.

@@ -4,6 +4,7 @@ use crate::errors::to_js;
 use crate::job::promise;
 use logit_prism_core::PrismError;
 use logit_prism_core::attribution::summary::{ColumnSummary, Summary};
+use logit_prism_core::engine::Engine;
 use napi::bindgen_prelude::*;
 use napi_derive::napi;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -38,7 +39,7 @@ impl NativeSummary {
     #[napi(ts_return_type = "Promise<void>")]
     pub fn add<'env>(&self, env: &'env Env, values: Float32Array, prompts: Uint32Array) -> Result<Object<'env>> {
         let (values, prompts, summary) = (values.to_vec(), prompts.to_vec(), self.summary.clone());
-        promise(env, move || locked(&summary).add(&values, &prompts), |()| ())
+        promise(env, Engine::cpu(), move || locked(&summary).add(&values, &prompts), |()| ())
     }
 
     /// The same at once.
@@ -59,7 +60,7 @@ impl NativeSummary {
     pub fn finish<'env>(&self, env: &'env Env, k: u32) -> Result<Object<'env>> {
         let summary = self.summary.clone();
         let wrap: fn(_) -> NativeColumns = columns;
-        promise(env, move || Ok::<_, PrismError>(locked(&summary).finish(k as usize)), wrap)
+        promise(env, Engine::cpu(), move || Ok::<_, PrismError>(locked(&summary).finish(k as usize)), wrap)
     }
 
     /// The same at once.

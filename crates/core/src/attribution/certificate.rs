@@ -3,6 +3,7 @@
 
 use crate::chunk::Row;
 use crate::error::{PrismError, Result};
+use candle_core::DType;
 
 /// What is done with a row whose sum is beyond its tolerance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,13 +21,21 @@ pub struct Certificate {
     pub total: f64,
     /// The same quantity by the forward pass's own final norm and unembedding.
     pub measured: f64,
-    /// How far apart the two may be: `1e-5 (1 + A)` with `A = Σ_c |attribution(c)|` over every component, heads one by one.
+    /// How far apart the two may be: `1e-5 (1 + A)` with `A = Σ_c |attribution(c)|` over every component, heads one by one;
+    /// more where weights are held in a smaller type than f32.
     /// Components can be large and cancel, so an absolute bound would be false.
     pub tolerance: f64,
 }
 
-/// Of a forward pass in f32, whatever the model.
-const RELATIVE: f64 = 1e-5;
+/// How far the two sides may be apart, relative to `1 + A`, where weights are of this type: products with smaller ones are
+/// rounded to them.
+pub(super) fn relative(weights: DType) -> f64 {
+    match weights {
+        DType::BF16 => 2.5e-3,
+        DType::F16 => 3e-4,
+        _ => 1e-5,
+    }
+}
 
 impl Certificate {
     /// `total − measured`
@@ -40,8 +49,9 @@ impl Certificate {
     }
 }
 
-/// The certificates of rows of `n` components each; sums are taken in f64.
+/// The certificates of rows of `n` components each, by the model's [`relative`] tolerance; sums are taken in f64.
 pub(super) fn certify<T: Copy + Into<f64>>(
+    relative: f64,
     values: &[T],
     n: usize,
     constant: &[f64],
@@ -50,14 +60,14 @@ pub(super) fn certify<T: Copy + Into<f64>>(
     let row = |((values, constant), measured): ((&[T], &f64), &f64)| Certificate {
         total: values.iter().map(|v| (*v).into()).sum::<f64>() + constant,
         measured: *measured,
-        tolerance: RELATIVE * (1.0 + values.iter().map(|v| (*v).into().abs()).sum::<f64>()),
+        tolerance: relative * (1.0 + values.iter().map(|v| (*v).into().abs()).sum::<f64>()),
     };
     values.chunks_exact(n).zip(constant).zip(measured).map(row).collect()
 }
 
-/// The certificate of two sides that were formed of attributions of this sum of magnitudes.
-pub(crate) fn certify_sums(total: f64, measured: f64, magnitude: f64) -> Certificate {
-    Certificate { total, measured, tolerance: RELATIVE * (1.0 + magnitude) }
+/// The certificate of two sides that were formed of attributions of this sum of magnitudes, with weights of this type.
+pub(crate) fn certify_sums(weights: DType, total: f64, measured: f64, magnitude: f64) -> Certificate {
+    Certificate { total, measured, tolerance: relative(weights) * (1.0 + magnitude) }
 }
 
 /// That every certificate holds.
@@ -108,7 +118,7 @@ mod tests {
 
     #[test]
     fn tolerance_grows_with_what_cancels() {
-        let certificates = certify(&[1.5, -2.5, 0.25, 0.25], 2, &[3.0, -1.0], &[2.0, 7.0]);
+        let certificates = certify(relative(DType::F32), &[1.5, -2.5, 0.25, 0.25], 2, &[3.0, -1.0], &[2.0, 7.0]);
         let expected = [
             Certificate { total: 2.0, measured: 2.0, tolerance: 1e-5 * 5.0 }, // A = 1.5 + 2.5: neither sum nor constant
             Certificate { total: -0.5, measured: 7.0, tolerance: 1e-5 * 1.5 },

@@ -143,7 +143,9 @@ pub fn lens(
             .map(|(r, s)| value(r, s))
             .collect();
         let measured = target::measure(&targets, &observed.output, &model.unembed)?;
-        result.certificates = certify(&values, states.len(), &measured.iter().map(|m| m.value).collect::<Vec<_>>());
+        let relative = certificate::relative(model.dtype());
+        result.certificates =
+            certify(relative, &values, states.len(), &measured.iter().map(|m| m.value).collect::<Vec<_>>());
         certificate::check(&result.certificates, &rows)?;
         result.values = values.iter().map(|v| *v as f32).collect();
     }
@@ -151,12 +153,12 @@ pub fn lens(
 }
 
 /// The last state against the forward pass; what the states differ by are the parts whose sizes set the tolerance.
-fn certify(values: &[f64], n_states: usize, measured: &[f64]) -> Vec<Certificate> {
+fn certify(relative: f64, values: &[f64], n_states: usize, measured: &[f64]) -> Vec<Certificate> {
     let steps: Vec<f64> = values
         .chunks_exact(n_states)
         .flat_map(|row| std::iter::once(row[0]).chain(row.windows(2).map(|pair| pair[1] - pair[0])))
         .collect();
-    certificate::certify(&steps, n_states, &vec![0.0; measured.len()], measured)
+    certificate::certify(relative, &steps, n_states, &vec![0.0; measured.len()], measured)
 }
 
 /// The tokens that are wanted of every row, in the order of the target.

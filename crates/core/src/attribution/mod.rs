@@ -157,7 +157,13 @@ pub(crate) fn from_activations(
 
     let has_attn_bias = options.convention.has_attn_bias(&model.config);
     let components = Component::listed(fine, &model.config, has_attn_bias);
-    let certificates = certificate::certify(&fine_values, components.len(), &constant, &measured);
+    let certificates = certificate::certify(
+        certificate::relative(model.dtype()),
+        &fine_values,
+        components.len(),
+        &constant,
+        &measured,
+    );
     let values = if options.unit == fine {
         fine_values.iter().map(|v| *v as f32).collect()
     } else {

@@ -64,7 +64,7 @@ impl Probed {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` where there are none, or their length is not a multiple, or a number is not finite.
-pub fn directions(flat: &[f32], d_model: usize) -> Result<Tensor> {
+pub fn directions(flat: &[f32], d_model: usize, device: &Device) -> Result<Tensor> {
     let expected = format!("at least one direction of {d_model} finite numbers each, one after the other");
     if flat.is_empty() || !flat.len().is_multiple_of(d_model) {
         return Err(PrismError::argument("directions", format!("{} numbers", flat.len()), expected));
@@ -72,7 +72,7 @@ pub fn directions(flat: &[f32], d_model: usize) -> Result<Tensor> {
     if flat.iter().any(|v| !v.is_finite()) {
         return Err(PrismError::argument("directions", "numbers that are not finite", expected));
     }
-    Ok(Tensor::from_slice(flat, (flat.len() / d_model, d_model), &Device::Cpu)?)
+    Ok(Tensor::from_slice(flat, (flat.len() / d_model, d_model), device)?)
 }
 
 /// The components that have written at a depth.
@@ -104,7 +104,8 @@ pub fn probe(model: &Transformer, chunk: Chunk, probing: &Probing, depth: Depth,
     let measured = ops::project(Kernels::Plain, &streams, &probing.directions.to_dtype(DType::F64)?)?; // [rows, directions]
     let measured: Vec<f64> = measured.flatten_all()?.to_vec1()?;
     let constant = vec![0.0; measured.len()];
-    let certificates = certificate::certify(&values, fine.len(), &constant, &measured);
+    let certificates =
+        certificate::certify(certificate::relative(model.dtype()), &values, fine.len(), &constant, &measured);
     let values = match probing.unit {
         Unit::Layer => {
             let fine_values: Vec<f64> = values.into_iter().map(f64::from).collect();
@@ -186,7 +187,7 @@ fn fold_attention(
     };
     let folded = ops::project(kernels, &through, &attention.output.weight)?; // [directions, H e]
     let folded = folded.reshape((n, attention.n_heads, attention.d_head))?.permute((1, 2, 0))?.contiguous()?;
-    let heads = z.transpose(0, 1)?.contiguous()?.matmul(&folded)?; // [H, rows, directions]
+    let heads = ops::matmul(&z.transpose(0, 1)?.contiguous()?, &folded)?; // [H, rows, directions]
     let heads = heads.permute((1, 2, 0))?.contiguous()?.broadcast_div(&scales)?;
     let mut columns = vec![(heads * block.multiplier)?];
     if model.config.has_attn_bias() {

@@ -90,7 +90,10 @@ fn neurons(model: &Transformer, block: &Block, activations: &Activations) -> Res
     let mut writes = Vec::new();
     let mut bias: Option<Tensor> = None;
     for layer in &layers {
-        let parts = layer.values.unsqueeze(2)?.broadcast_mul(&layer.output.weight.unsqueeze(0)?)?;
+        let parts = layer
+            .values
+            .unsqueeze(2)?
+            .broadcast_mul(&layer.output.weight.unsqueeze(0)?.to_dtype(layer.values.dtype())?)?;
         writes.push(through.parts(&parts)?);
         if let Some(b) = &layer.output.bias {
             let weighted = match &layer.weight {

@@ -7,6 +7,7 @@
 
 use crate::error::{PrismError, Result};
 use crate::memory;
+use crate::ops;
 use crate::random::mix;
 use candle_core::{Device, Tensor};
 
@@ -138,7 +139,7 @@ impl Summary {
         for start in (0..self.columns).step_by(BLOCK) {
             let width = BLOCK.min(self.columns - start);
             let product: Vec<f64> =
-                weights.matmul(&sums.narrow(1, start, width)?.contiguous()?)?.flatten_all()?.to_vec1()?;
+                ops::matmul(&weights, &sums.narrow(1, start, width)?.contiguous()?)?.flatten_all()?.to_vec1()?;
             for (drawn, product) in self.drawn.chunks_exact_mut(self.columns).zip(product.chunks_exact(width)) {
                 drawn[start..start + width].iter_mut().zip(product).for_each(|(sum, add)| *sum += add);
             }

@@ -22,7 +22,7 @@ use crate::memory::{self, Held, Holdings};
 use crate::model::{Output, Transformer, check_finite};
 use crate::run::{Job, Place, Work, over_chunks};
 use crate::tap::{Activations, Capture, Tap};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -90,6 +90,13 @@ struct Part {
     output: Output,
     /// Logits of each prompt of the chunk.
     logits: Vec<Tensor>,
+}
+
+impl Part {
+    /// Activations and output where the weights are.
+    fn on(&self, device: &Device) -> Result<(Activations, Output)> {
+        Ok((self.activations.to_device(device)?, self.output.to_device(device)?))
+    }
 }
 
 /// The vectors that components wrote.
@@ -164,7 +171,10 @@ fn part(model: &Transformer, chunk: Chunk, wanted: &Wanted, cancel: &Cancel) -> 
     }
     activations.let_go()?;
     let (first, n_prompts) = (chunk.first, chunk.prompts.len());
-    Ok(Part { first, n_prompts, activations, output: observed.output, logits })
+    // what is kept lies on the host, wherever it was computed
+    let logits = logits.iter().map(|t| Ok(t.to_device(&Device::Cpu)?)).collect::<Result<_>>()?;
+    let (activations, output) = (activations.to_device(&Device::Cpu)?, observed.output.to_device(&Device::Cpu)?);
+    Ok(Part { first, n_prompts, activations, output, logits })
 }
 
 /// Some rows of the final stream behind the final norm, with what is changed there: [rows, d_model].
@@ -282,8 +292,9 @@ impl Cache {
             if rows.is_empty() {
                 continue;
             }
-            let targets = resolve_targets(chunk, chunk.part(targets), &part.output, model)?;
-            all.append(attribution::from_activations(model, rows, targets, &part.activations, &part.output, options)?);
+            let (activations, output) = part.on(&model.device)?;
+            let targets = resolve_targets(chunk, chunk.part(targets), &output, model)?;
+            all.append(attribution::from_activations(model, rows, targets, &activations, &output, options)?);
         }
         all.keep_top(options, &model.config);
         Ok(all)
@@ -314,7 +325,8 @@ impl Cache {
                 continue;
             }
             stack.rows.extend(rows);
-            let vectors = residual_stack(model, &part.activations, unit, Depth::all(model))?;
+            let (activations, _) = part.on(&model.device)?;
+            let vectors = residual_stack(model, &activations, unit, Depth::all(model))?;
             stack.vectors.extend(vectors.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(stack)

@@ -22,6 +22,7 @@ mod without;
 
 pub use erasure::{Erasure, erasure};
 pub use plan::{Plan, Planned};
+pub(crate) use plan::{keys_and_values, stored};
 pub use reference::{Reference, Replacement, mean, of_prompts};
 pub use verdict::Verdict;
 pub use without::{Removing, Without, sets_at_once, without};
@@ -148,7 +149,8 @@ fn branch_points(model: &Transformer) -> BTreeSet<HookPoint> {
     points(model).into_iter().filter(|point| !matches!(point, HookPoint::Block(_, ResidPre | AttnOut))).collect()
 }
 
-fn at_rows(output: &Output, rows: &[u32]) -> Result<Output> {
+/// Some rows of what came out.
+pub(crate) fn at_rows(output: &Output, rows: &[u32]) -> Result<Output> {
     let rows = Tensor::new(rows, output.stream.device())?;
     let of = |all: &Tensor| all.index_select(&rows, 0);
     Ok(Output { stream: of(&output.stream)?, normed: of(&output.normed)? })
@@ -321,7 +323,7 @@ impl Sweep<'_> {
             (all.direct[at], all.total[at], all.norm[at]) =
                 (found.direct as f32, found.total as f32, found.norm as f32);
             let sum = found.direct + found.mediators.iter().sum::<f64>() + found.norm;
-            all.certificates[at] = certify_sums(sum, found.total, found.tolerance_at);
+            all.certificates[at] = certify_sums(self.model.dtype(), sum, found.total, found.tolerance_at);
             let clean = &all.attributions[found.row * n..(found.row + 1) * n];
             let effects = [found.direct, found.total];
             let rounding = all.certificates[at].tolerance;

@@ -138,7 +138,7 @@ pub(super) fn sites(chunk: Chunk, planned: &[Planned]) -> Vec<Site> {
 }
 
 /// The points of keys as the scores use them, and of values.
-pub(super) fn keys_and_values(config: &ModelConfig) -> BTreeSet<HookPoint> {
+pub(crate) fn keys_and_values(config: &ModelConfig) -> BTreeSet<HookPoint> {
     let points = [key_point(config), BlockPoint::V];
     (0..config.n_layers).flat_map(|l| points.map(|point| HookPoint::Block(l, point))).collect()
 }
@@ -156,15 +156,30 @@ pub(super) struct SitePast {
 /// Of every site.
 pub(super) fn pasts(model: &Transformer, observed: &Observed, sites: &[Site], chunk: Chunk) -> Result<Vec<SitePast>> {
     let of_site = |site: &Site| {
-        let (ids, span) = (&chunk.prompts[site.prompt].ids, &observed.spans[site.prompt]);
-        let of = |l, point| -> Result<_> {
-            Ok(observed.activations.kept(HookPoint::Block(l, point))?.narrow(0, span.start, span.len())?)
-        };
-        let key = key_point(&model.config);
-        let layers = (0..model.config.n_layers).map(|l| Ok((of(l, key)?, of(l, BlockPoint::V)?)));
-        let layers = layers.collect::<Result<Vec<_>>>()?;
-        let stored = KeyValues { layers, length: site.positions.start, prompt_length: ids.len() };
-        Ok(SitePast { ids: ids[site.positions.clone()].to_vec(), past: Past::Stored(Arc::new(stored)) })
+        let past = stored(model, observed, chunk, site.prompt, site.positions.start)?;
+        let ids = chunk.prompts[site.prompt].ids[site.positions.clone()].to_vec();
+        Ok(SitePast { ids, past: Past::Stored(Arc::new(past)) })
     };
     sites.iter().map(of_site).collect()
+}
+
+/// Keys and values of a prompt's first positions, from a run that kept them everywhere.
+///
+/// # Errors
+/// `INTERNAL` where it did not.
+pub(crate) fn stored(
+    model: &Transformer,
+    observed: &Observed,
+    chunk: Chunk,
+    prompt: usize,
+    length: usize,
+) -> Result<KeyValues> {
+    let span = &observed.spans[prompt];
+    let of = |l, point| -> Result<_> {
+        Ok(observed.activations.kept(HookPoint::Block(l, point))?.narrow(0, span.start, span.len())?)
+    };
+    let key = key_point(&model.config);
+    let layers = (0..model.config.n_layers).map(|l| Ok((of(l, key)?, of(l, BlockPoint::V)?)));
+    let layers = layers.collect::<Result<Vec<_>>>()?;
+    Ok(KeyValues { layers, length, prompt_length: chunk.prompts[prompt].ids.len() })
 }

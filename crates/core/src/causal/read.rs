@@ -9,7 +9,7 @@ use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Block, Transformer};
 use crate::ops::{self, Kernels};
 use crate::tap::Activations;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 /// Reads along the directions of some rows.
 pub(super) struct Reader<'a> {
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
 
     /// Writes [kept or fewer, d_model] into one column.
     fn writes(&self, column: usize, write: &Tensor, rows: &[usize], all: &mut [f64]) -> Result<()> {
-        let write = ops::Rows::of(write)?;
+        let write = ops::Rows::of(&write.to_device(&Device::Cpu)?)?; // sums in f64 are the host's
         let numbers = write.numbers()?;
         let n = self.n_fine();
         for (k, row) in rows.iter().enumerate().take(write.n) {
@@ -164,7 +164,7 @@ impl<'a> Reader<'a> {
 
     /// The heads and the bias of a layer from its z, [kept or fewer, H, e].
     fn attentions(&self, l: usize, z: &Tensor, scales: Option<&Tensor>, rows: &[usize], all: &mut [f64]) -> Result<()> {
-        let z = ops::Rows::of(z)?;
+        let z = ops::Rows::of(&z.to_device(&Device::Cpu)?)?;
         let numbers = z.numbers()?;
         let scales = scales.map(host).transpose()?;
         let (n, first) = (self.n_fine(), self.first_of(l));

@@ -15,6 +15,7 @@ use crate::attribution::{Component, Kind, Unit};
 use crate::config::{ModelConfig, Positions};
 use crate::error::{PrismError, Result};
 use crate::model::Transformer;
+use crate::ops;
 use crate::run::Job;
 use candle_core::{Device, Tensor};
 use nalgebra::DMatrix;
@@ -96,7 +97,7 @@ pub fn compose(model: &Transformer, call: &CompositionCall, job: &Job) -> Result
     for (early, writes) in writes.iter().enumerate() {
         for (late, reads) in reads.iter().enumerate().skip(early + 1) {
             job.cancel.check()?;
-            let products: Vec<Vec<f32>> = writes.matmul(&reads.t()?)?.to_vec2()?;
+            let products: Vec<Vec<f32>> = ops::matmul(writes, &reads.t()?)?.to_vec2()?;
             for (i, row) in norms(&products, config.n_heads).into_iter().enumerate() {
                 let from = (early * config.n_heads + i) * n + late * config.n_heads;
                 values[from..from + config.n_heads].copy_from_slice(&row);

@@ -75,7 +75,8 @@ fn of_chunk(
         for (l, h) in heads {
             let point = HookPoint::Block(*l, BlockPoint::Pattern);
             let pattern = observed.activations.square(point, segment).ok_or_else(missing)?;
-            values.extend(pattern.get(*h)?.flatten_all()?.to_vec1::<f32>()?);
+            // a head alone is a view: read from a GPU, it would bring all the others along
+            values.extend(pattern.get(*h)?.force_contiguous()?.flatten_all()?.to_vec1::<f32>()?);
         }
         Ok(values)
     };

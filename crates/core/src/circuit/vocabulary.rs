@@ -9,7 +9,7 @@ use crate::cancel::Cancel;
 use crate::error::{PrismError, Result};
 use crate::model::Transformer;
 use crate::run::Job;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use nalgebra::{Complex, DMatrix};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -313,7 +313,7 @@ fn weight(model: &Transformer, table: Table) -> &Tensor {
 fn columns(model: &Transformer, table: Table, rows: &Tensor) -> Result<DMatrix<f64>> {
     let rows = if table == Table::Embed { model.embed.scaled(rows.clone(), model.kernels)? } else { rows.clone() };
     let (tokens, d_model) = rows.dims2()?;
-    let values: Vec<f32> = rows.contiguous()?.flatten_all()?.to_vec1()?;
+    let values: Vec<f32> = rows.to_dtype(DType::F32)?.contiguous()?.flatten_all()?.to_vec1()?;
     Ok(DMatrix::from_iterator(d_model, tokens, values.into_iter().map(f64::from))) // rows lie as columns do there
 }
 

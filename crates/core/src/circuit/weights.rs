@@ -93,6 +93,6 @@ fn gamma(norm: &NormLayer) -> Result<Option<Vec<f64>>> {
 /// A tensor of two axes in f64.
 fn matrix(tensor: &Tensor) -> Result<DMatrix<f64>> {
     let (rows, columns) = tensor.dims2()?;
-    let values: Vec<f32> = tensor.contiguous()?.flatten_all()?.to_vec1()?;
+    let values: Vec<f32> = tensor.to_dtype(DType::F32)?.contiguous()?.flatten_all()?.to_vec1()?;
     Ok(DMatrix::from_row_iterator(rows, columns, values.into_iter().map(f64::from)))
 }

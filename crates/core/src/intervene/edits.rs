@@ -117,6 +117,7 @@ impl Placed {
         let old = cells.select(&select(&x.reshape(((), cells.cells * cells.width))?, &places)?, *index)?;
         // one row for all positions, or one for each
         let given = |values: &Tensor| -> Result<Tensor> {
+            let values = &values.to_device(old.device())?; // they lie on the host
             if values.dim(0)? == 1 {
                 Ok(values.broadcast_as(old.shape())?.contiguous()?)
             } else {

@@ -6,7 +6,7 @@ use crate::config::{ModelConfig, Positions, QkSpan, Rotary};
 use crate::error::Result;
 use crate::hook::BlockPoint::*;
 use crate::hook::{BlockPoint, HookPoint};
-use crate::ops::{self, Angles, Branches, Kernels, ScoreRule};
+use crate::ops::{self, Angles, Branches, Kernels, ScoreRule, View};
 use crate::tap::Tap;
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
@@ -131,20 +131,26 @@ impl Attention {
         pass: &mut Pass,
         tap: &mut Tap,
     ) -> Result<Tensor> {
-        let (mut z, mut taken) = (Vec::new(), 0);
+        let (mut z, mut views, mut taken) = (Vec::new(), Vec::new(), 0);
         for i in 0..pass.batch.active(pass.layer) {
             let (keys, values) = pass.extend(i, k, v)?;
             for rows in runs(pass.batch.rows(i), tap) {
-                let q = q.narrow(0, taken, rows.len())?;
+                let queries = taken..taken + rows.len();
                 taken += rows.len();
-                let first = pass.batch.start(i) + rows.start - pass.batch.rows(i).start;
-                z.push(match steps {
-                    true => self.step_by_step(&q, rows.start, [&keys, &values], pass, tap)?,
-                    false => ops::attend(pass.kernels, &q, first, [&keys, &values], &self.rule, self.sinks.as_ref())?,
-                });
+                if steps {
+                    let q = q.narrow(0, queries.start, rows.len())?;
+                    z.push(self.step_by_step(&q, rows.start, [&keys, &values], pass, tap)?);
+                } else {
+                    let first = pass.batch.start(i) + rows.start - pass.batch.rows(i).start;
+                    let (keys, values, own) = (keys.clone(), values.clone(), pass.own_rows(i));
+                    views.push(View { queries, first, keys, values, own });
+                }
             }
         }
-        Ok(Tensor::cat(&z, 0)?)
+        match steps {
+            true => Ok(Tensor::cat(&z, 0)?),
+            false => ops::attend_all(pass.kernels, q, [k, v], &views, &self.rule, self.sinks.as_ref()),
+        }
     }
 
     /// Queries [rows, H, e] and keys and values side by side [rows, 2 G, e]; if `narrow`, queries of the kept rows only.
@@ -231,7 +237,7 @@ impl Attention {
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
     pub fn head_results(&self, z: &Tensor) -> Result<Tensor> {
-        let by_head = z.transpose(0, 1)?.contiguous()?.matmul(&self.w_o()?)?;
+        let by_head = ops::matmul(&z.transpose(0, 1)?.contiguous()?, &self.w_o()?)?;
         Ok(by_head.transpose(0, 1)?.contiguous()?)
     }
 
@@ -301,6 +307,11 @@ impl<'a> Pass<'a> {
         let angles = rotary.map(|rotary| tables.of(rotary, batch, layer, &model.device)).transpose()?;
         let is_last = layer + 1 == model.blocks.len();
         Ok(Pass { batch, layer, kernels: model.kernels, is_last, angles, whole: Vec::new() })
+    }
+
+    /// The rows of segment `i`'s keys and values, unless it borrows some.
+    fn own_rows(&self, i: usize) -> Option<Range<usize>> {
+        self.batch.segments()[i].past.is_none().then(|| self.batch.rows(i))
     }
 
     /// The rows of the segments under way, of those that share the keys and values before them put together, where every

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::hook::HookPoint;
 use crate::ops::{self, Kernels};
 use crate::tap::Tap;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Token embedding and positions that are added to it.
 pub struct Embed {
@@ -37,11 +37,13 @@ impl Embed {
         ops::add(kernels, &embed, &pos_embed)
     }
 
-    /// Rows of W_E as the stream gets them, positions aside: times the scale, behind the norm. [rows, d_model] → the same.
+    /// Rows of W_E as the stream gets them, positions aside: in f32, times the scale, behind the norm. [rows, d_model] → the
+    /// same.
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
     pub fn scaled(&self, rows: Tensor, kernels: Kernels) -> Result<Tensor> {
+        let rows = rows.to_dtype(DType::F32)?;
         let rows = if self.scale == 1.0 { rows } else { (rows * self.scale)? };
         self.norm.as_ref().map_or(Ok(rows.clone()), |norm| norm.forward_unseen(&rows, kernels))
     }

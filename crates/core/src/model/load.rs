@@ -11,6 +11,7 @@ use crate::config::{
     ClampedSwiglu, Gain, Layout, MlpKind, MlpNames, ModelConfig, Norm, Orientation, Positions, QkNorm, QkSpan, Qkv,
     SharedExpertNames, SharedMlpNames, Stacking,
 };
+use crate::device::WeightDtype;
 use crate::error::{PrismError, Result};
 use crate::memory;
 use crate::ops::Kernels;
@@ -19,40 +20,65 @@ use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of the model's weights in f32, once it is known that the checkpoint holds them all, in the right shapes and
+/// Bytes of the model's weights as they will be held, once it is known that the checkpoint holds them all, in the right shapes and
 /// types, and nothing else. Reads nothing but what [`Checkpoint::open`] has read.
 ///
 /// # Errors
 /// `TENSOR_MISSING`, `TENSOR_SHAPE`, `TENSOR_DTYPE`, `TENSOR_UNEXPECTED`.
-pub fn weight_bytes(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<u64> {
-    let planned = AtomicU64::new(0);
-    let loader = Loader { planned: Some(&planned), ..Loader::new(config, checkpoint, &Device::Cpu) };
+pub fn plan(config: &ModelConfig, checkpoint: &Checkpoint, dtype: WeightDtype) -> Result<Planned> {
+    let planned = Counts::default();
+    let loader = Loader { planned: Some(&planned), ..Loader::new(config, checkpoint, &Device::Cpu, dtype) };
     loader.embed()?;
     (0..config.n_layers).try_for_each(|l| loader.block(l).map(drop))?;
     loader.norm(config.layout.ln_final)?;
     loader.unembed()?;
     loader.unembed_bias()?;
     checkpoint.check_all_used(|name| config.layout.is_harmless(name, config.n_layers))?;
-    Ok(planned.into_inner())
+    let Counts { numbers, bytes, largest } = planned;
+    Ok(Planned { numbers: numbers.into_inner(), bytes: bytes.into_inner(), largest: largest.into_inner() })
 }
 
-/// Bytes that loading takes beside the weights, on `threads` threads.
-pub fn transient_bytes(threads: usize) -> u64 {
-    Matrix::scratch_bytes(threads)
+/// What loading will take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planned {
+    /// Numbers of all weights.
+    pub numbers: u64,
+    /// Bytes of all weights.
+    pub bytes: u64,
+    /// Bytes of the largest one in f32.
+    pub largest: u64,
+}
+
+impl Planned {
+    /// Bytes that loading takes on the host beside weights that lie there, on `threads` threads. Weights of a GPU pass
+    /// through it, one on each thread, in f32 and in their own type.
+    pub fn transient_bytes(self, device: &Device, threads: usize) -> u64 {
+        let passing = if device.is_cpu() { 0 } else { 2 * self.largest * threads as u64 };
+        Matrix::scratch_bytes(threads) + passing
+    }
+}
+
+/// [`Planned`], while it is counted.
+#[derive(Default)]
+struct Counts {
+    numbers: AtomicU64,
+    bytes: AtomicU64,
+    largest: AtomicU64,
 }
 
 /// Builds the model, a layer on each thread of the pool it runs in; `progress` is called with the layers done after
 /// each one, never twice at once.
 ///
 /// # Errors
-/// Those of [`weight_bytes`] but `TENSOR_UNEXPECTED`, `CHECKPOINT_INVALID`, `IO_ERROR`, and what `progress` returns.
+/// Those of [`plan`] but `TENSOR_UNEXPECTED`, `CHECKPOINT_INVALID`, `IO_ERROR`, and what `progress` returns.
 pub fn load(
     config: ModelConfig,
     checkpoint: &Checkpoint,
     device: &Device,
+    dtype: WeightDtype,
     progress: impl Fn(usize) -> Result<()> + Sync,
 ) -> Result<Transformer> {
-    let loader = Loader::new(&config, checkpoint, device);
+    let loader = Loader::new(&config, checkpoint, device, dtype);
     let embed = loader.embed()?;
     let done = Mutex::new(0);
     let block = |l| {
@@ -67,7 +93,11 @@ pub fn load(
     let unembed = loader.unembed()?.unwrap_or_else(|| embed.tokens.clone());
     let unembed = Unembed::new(unembed, loader.unembed_bias()?, config.logit_scale, config.logit_cap);
     checkpoint.check_unchanged()?;
-    Ok(Transformer { embed, blocks, ln_final, unembed, device: device.clone(), kernels: Kernels::default(), config })
+    let fused = device.is_cpu() && dtype == WeightDtype::F32;
+    let kernels = if fused { Kernels::default() } else { Kernels::Plain };
+    let mut model = Transformer { embed, blocks, ln_final, unembed, device: device.clone(), kernels, config };
+    model.run_on(kernels);
+    Ok(model)
 }
 
 struct Loader<'a> {
@@ -76,7 +106,9 @@ struct Loader<'a> {
     prefix: &'a str,
     device: &'a Device,
     /// While this is there, tensors are asked for and counted here, and none is read.
-    planned: Option<&'a AtomicU64>,
+    planned: Option<&'a Counts>,
+    /// Of the matrices that the stream is multiplied with; all else is f32.
+    dtype: DType,
 }
 
 /// A stored matrix and where its elements go in a weight.
@@ -103,11 +135,11 @@ fn every(start: usize, step: usize) -> Axis {
 }
 
 impl<'a> Loader<'a> {
-    fn new(config: &'a ModelConfig, checkpoint: &'a Checkpoint, device: &'a Device) -> Self {
+    fn new(config: &'a ModelConfig, checkpoint: &'a Checkpoint, device: &'a Device, dtype: WeightDtype) -> Self {
         let layout = &config.layout;
         let has = |prefix: &&&str| checkpoint.contains(&format!("{prefix}{}", layout.embed));
         let prefix = layout.prefixes.iter().find(has).copied().unwrap_or("");
-        Loader { config, checkpoint, prefix, device, planned: None }
+        Loader { config, checkpoint, prefix, device, planned: None, dtype: dtype.of_tensors() }
     }
 
     fn embed(&self) -> Result<Embed> {
@@ -116,7 +148,7 @@ impl<'a> Loader<'a> {
             (Positions::Learned { offset }, Some(name)) => {
                 let end = offset + c.n_context;
                 let table = self.matrix(name, &[end, c.d_model])?.rows(*offset..end);
-                Some(self.made(&[c.n_context, c.d_model], |buffer| table.copy(buffer))?)
+                Some(self.made(&[c.n_context, c.d_model], DType::F32, |buffer| table.copy(buffer))?)
             }
             (Positions::Sinusoidal { offset, zero }, _) => {
                 Some(sinusoidal(c.n_context, *offset, *zero, c.d_model, self.device)?)
@@ -124,8 +156,10 @@ impl<'a> Loader<'a> {
             _ => None,
         };
         let norm = c.layout.embed_norm.map(|name| self.norm(name)).transpose()?;
+        let shape = [c.d_vocab, c.d_model];
+        let tokens = self.matrix(c.layout.embed, &shape)?;
         Ok(Embed {
-            tokens: self.tensor(c.layout.embed, &[c.d_vocab, c.d_model])?,
+            tokens: self.made(&shape, self.dtype, |buffer| tokens.copy(buffer))?,
             scale: c.embed_scale,
             norm,
             positions,
@@ -287,7 +321,9 @@ impl<'a> Loader<'a> {
         let MlpKind::Experts { top_k, gating, routing, n_experts, shared, .. } = kind else {
             return Err(PrismError::Internal { place: "experts".into(), problem: "no experts".into() });
         };
-        let router = self.linear(router, self.config.d_model, n_experts, self.config.biases.router)?;
+        // a rounded router would choose other experts
+        let wide = Loader { dtype: DType::F32, ..*self };
+        let router = wide.linear(router, self.config.d_model, n_experts, self.config.biases.router)?;
         let shared = match (shared, self.config.layout.shared_expert) {
             (Some(width), Some(names)) => Some(self.shared_expert(names, width, l)?),
             _ => None,
@@ -340,17 +376,17 @@ impl<'a> Loader<'a> {
     /// A linear layer of expert `e` out of the tensor of all `n`; output i becomes column `to.at(i)`.
     fn one_of(&self, e: usize, name: &str, sizes: [usize; 3], stacking: Stacking, to: &Axis) -> Result<Linear> {
         let [n, n_in, n_out] = sizes;
-        let filled = |shape: &[usize], matrix, rows, columns| self.filled(shape, &[Part { matrix, rows, columns }]);
+        let part = |matrix, rows, columns| [Part { matrix, rows, columns }];
         if stacking == Stacking::RowsInBlocks {
             let matrix = self.matrix(name, &[n, n_out, n_in])?.rows(e * n_out..(e + 1) * n_out);
-            let weight = filled(&[n_in, n_out], matrix, to.clone(), every(0, n_out))?;
+            let weight = self.weight(&[n_in, n_out], &part(matrix, to.clone(), every(0, n_out)))?;
             return Ok(Linear { weight, bias: None });
         }
         let matrix = self.matrix(name, &sizes)?.rows(e * n_in..(e + 1) * n_in);
         let bias = self.matrix(&format!("{name}_bias"), &[n, n_out])?.rows(e..e + 1);
         Ok(Linear {
-            weight: filled(&[n_in, n_out], matrix, every(0, n_out), to.clone())?,
-            bias: Some(filled(&[n_out], bias, from(0), to.clone())?),
+            weight: self.weight(&[n_in, n_out], &part(matrix, every(0, n_out), to.clone()))?,
+            bias: Some(self.filled(&[n_out], &part(bias, from(0), to.clone()))?),
         })
     }
 
@@ -390,7 +426,7 @@ impl<'a> Loader<'a> {
             Ok(Part { matrix: self.matrix(&format!("{name}.bias"), &[*n])?, rows: from(0), columns: to.clone() })
         };
         let weights = layers.iter().map(weight).collect::<Result<Vec<_>>>()?;
-        let weight = self.filled(&[n_in, n_out], &weights)?;
+        let weight = self.weight(&[n_in, n_out], &weights)?;
         let biases = if bias { layers.iter().map(vector).collect::<Result<Vec<_>>>()? } else { Vec::new() };
         Ok(Linear { weight, bias: if bias { Some(self.filled(&[n_out], &biases)?) } else { None } })
     }
@@ -402,7 +438,7 @@ impl<'a> Loader<'a> {
         let (name, shape) = (format!("{}.weight", c.layout.unembed), [c.d_vocab, c.d_model]);
         if !c.tied_embeddings {
             let matrix = self.checkpoint.matrix(&name, &shape)?;
-            return self.made(&shape, |buffer| matrix.copy(buffer)).map(Some);
+            return self.made(&shape, self.dtype, |buffer| matrix.copy(buffer)).map(Some);
         }
         if self.checkpoint.contains(&name) {
             let stored = self.checkpoint.matrix(&name, &shape)?;
@@ -423,36 +459,60 @@ impl<'a> Loader<'a> {
             return Ok(None);
         }
         let matrix = self.checkpoint.matrix(&format!("{}.bias", c.layout.unembed), &[c.d_vocab])?;
-        self.made(&[c.d_vocab], |buffer| matrix.copy(buffer)).map(Some)
+        self.made(&[c.d_vocab], DType::F32, |buffer| matrix.copy(buffer)).map(Some)
     }
 
     /// A tensor behind the checkpoint's prefix, in its own order.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let matrix = self.matrix(name, shape)?;
-        self.made(shape, |buffer| matrix.copy(buffer))
+        self.made(shape, DType::F32, |buffer| matrix.copy(buffer))
     }
 
     /// A tensor put together from parts.
     fn filled(&self, shape: &[usize], parts: &[Part]) -> Result<Tensor> {
-        self.made(shape, |buffer| parts.iter().try_for_each(|p| p.matrix.place(buffer, &p.rows, &p.columns)))
+        self.put_together(shape, DType::F32, parts)
     }
 
-    /// A tensor that is filled where it stays; while planning, one number that stands for all of it.
-    fn made(&self, shape: &[usize], fill: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<Tensor> {
+    /// A matrix put together from parts that the stream is multiplied with.
+    fn weight(&self, shape: &[usize], parts: &[Part]) -> Result<Tensor> {
+        self.put_together(shape, self.dtype, parts)
+    }
+
+    fn put_together(&self, shape: &[usize], dtype: DType, parts: &[Part]) -> Result<Tensor> {
+        self.made(shape, dtype, |buffer| parts.iter().try_for_each(|p| p.matrix.place(buffer, &p.rows, &p.columns)))
+    }
+
+    /// A tensor that is filled on the host, where it stays or is copied from; while planning, one number that stands for
+    /// all of it.
+    fn made(&self, shape: &[usize], dtype: DType, fill: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<Tensor> {
         let n: usize = shape.iter().product();
-        if let Some(bytes) = self.planned {
-            bytes.fetch_add(4 * n as u64, Ordering::Relaxed);
+        if let Some(counts) = self.planned {
+            counts.numbers.fetch_add(n as u64, Ordering::Relaxed);
+            counts.bytes.fetch_add((dtype.size_in_bytes() * n) as u64, Ordering::Relaxed);
+            counts.largest.fetch_max(4 * n as u64, Ordering::Relaxed);
             return Ok(Tensor::zeros(1, DType::F32, self.device)?.broadcast_as(shape)?);
         }
         let mut buffer = vec![0.0; n];
         memory::in_large_pages(&buffer);
         fill(&mut buffer)?;
-        Ok(Tensor::from_vec(buffer, shape, self.device)?)
+        check_range(&buffer, dtype)?;
+        Ok(Tensor::from_vec(buffer, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(self.device)?)
     }
 
     /// A tensor behind the checkpoint's prefix, to be read.
     fn matrix(&self, name: &str, shape: &[usize]) -> Result<Matrix<'a>> {
         self.checkpoint.matrix(&format!("{}{name}", self.prefix), shape)
+    }
+}
+
+/// That a smaller type holds these numbers: the largest of half precision is 65504.
+fn check_range(numbers: &[f32], dtype: DType) -> Result<()> {
+    if dtype != DType::F16 {
+        return Ok(());
+    }
+    match numbers.iter().find(|x| x.is_finite() && half::f16::from_f32(**x).is_infinite()) {
+        None => Ok(()),
+        Some(x) => Err(PrismError::argument("dtype", "'f16'", format!("'bf16' or 'f32': {x} is among the weights"))),
     }
 }
 

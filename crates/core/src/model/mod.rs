@@ -20,7 +20,7 @@ mod unembed;
 pub use attention::{Attention, HeadWeights, QkNorms};
 pub use block::Block;
 pub use embed::Embed;
-pub use load::{load, transient_bytes, weight_bytes};
+pub use load::{Planned, load, plan};
 pub use mlp::{Experts, Gated, HiddenLayer, Mlp, SharedExpert};
 pub use norm::NormLayer;
 pub use reads::Reads;
@@ -33,7 +33,7 @@ use crate::hook::{BlockPoint, HookPoint};
 use crate::ops::{self, Kernels};
 use crate::tap::Tap;
 use attention::{Pass, Tables};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
 
 /// A matrix and its bias: `y = x W + b`.
@@ -83,7 +83,22 @@ pub struct Output {
     pub normed: Tensor,
 }
 
+impl Output {
+    /// The same on another device.
+    ///
+    /// # Errors
+    /// `INTERNAL`.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Output { stream: self.stream.to_device(device)?, normed: self.normed.to_device(device)? })
+    }
+}
+
 impl Transformer {
+    /// What weights are held and multiplied in; all else is f32.
+    pub fn dtype(&self) -> DType {
+        self.unembed.weight.dtype()
+    }
+
     /// Chooses the bodies of its operations.
     pub fn run_on(&mut self, kernels: Kernels) {
         self.kernels = kernels;
@@ -115,6 +130,12 @@ impl Transformer {
         tap.narrow();
         let stream = join(narrowed, batch, behind, tap)?;
         let stream = stream.ok_or_else(|| PrismError::argument("segments", "none", "at least one"))?;
+        if stream.dim(0)? == 0 {
+            // nothing is kept here: a GPU starts no kernel for nothing
+            tap.selected(HookPoint::FinalScale, stream.narrow(1, 0, 1)?)?;
+            let normed = tap.selected(HookPoint::FinalNormalized, stream.clone())?;
+            return Ok(Output { stream, normed });
+        }
         let normed = self.ln_final.forward_final(&stream, self.kernels, tap)?;
         check_finite(&normed, || "ln_final".into(), |kept| batch.segment_of(tap.row(kept)))?;
         Ok(Output { stream, normed })
@@ -145,7 +166,8 @@ fn join(under_way: Option<Tensor>, batch: &Batch, at: Entry, tap: &Tap) -> Resul
 /// # Errors
 /// `NOT_FINITE` with the prompt of the first row that is not.
 pub(crate) fn check_finite(x: &Tensor, first: impl Fn() -> String, prompt: impl Fn(usize) -> usize) -> Result<()> {
-    if x.sum_all()?.to_scalar::<f32>()?.is_finite() {
+    // a GPU would take the whole sum on one of its processors, and the sums of rows on all of them
+    if x.device().is_cpu() && x.sum_all()?.to_scalar::<f32>()?.is_finite() {
         return Ok(());
     }
     let sums: Vec<f32> = x.sum(1)?.to_vec1()?;

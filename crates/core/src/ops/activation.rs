@@ -204,19 +204,19 @@ fn relu(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{close, matrix, values};
+    use crate::ops::testing::{close, device, matrix, test_device, values};
 
     /// Values of `torch.nn.functional` in float64 at these points.
     const X: [f32; 8] = [-6.0, -2.5, -1.0, -0.125, 0.0, 0.5, 1.75, 40.0];
 
     fn check(name: &str, expected: [f64; 8]) {
-        let x = Tensor::new(&X, &candle_core::Device::Cpu).unwrap();
+        let x = Tensor::new(&X, &device()).unwrap();
         for kernels in Kernels::all() {
             close(&Activation::by_name(name).unwrap().apply(kernels, &x).unwrap(), &expected, 1e-6);
         }
     }
 
-    #[test]
+    test_device!(against_published_formulas);
     fn against_published_formulas() {
         let by = |f: fn(f64) -> f64| X.map(|x| f(f64::from(x)));
         for name in ["gelu_new", "gelu_pytorch_tanh", "gelu_fast"] {
@@ -262,7 +262,7 @@ mod tests {
         Activation::QuickGelu,
     ];
 
-    #[test]
+    test_device!(kernels_are_their_plain_twin_at_odd_sizes_alone_and_as_gates);
     fn kernels_are_their_plain_twin_at_odd_sizes_alone_and_as_gates() {
         let clamped = [None, Some(ClampedSwiglu { alpha: 1.702, limit: 0.7 })];
         for width in [1, 7, 16, 33, 130] {
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_stays_so_and_huge_numbers_do_no_harm() {
-        let x = Tensor::new(&[f32::NAN, 1e30, f32::INFINITY, -1e18, 1e-42, -0.0], &candle_core::Device::Cpu).unwrap();
+        let x = Tensor::new(&[f32::NAN, 1e30, f32::INFINITY, -1e18, 1e-42, -0.0], &device()).unwrap();
         for isa in Isa::available() {
             for activation in ALL {
                 let y = values(&activation.apply(Kernels::Fused(isa), &x).unwrap());

@@ -59,9 +59,9 @@ impl Kernel for Sum<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{matrix, values};
+    use crate::ops::testing::{matrix, test_device, values};
 
-    #[test]
+    test_device!(a_sum_is_its_definition_at_odd_sizes);
     fn a_sum_is_its_definition_at_odd_sizes() {
         for kernels in Kernels::all() {
             for shape in [[1, 1], [3, 7], [5, 33], [40, 130]] {

@@ -13,6 +13,7 @@
 
 use super::Kernels;
 use super::cpu::attention::Heads;
+use super::matmul::matmul;
 use crate::config::{Alibi, AlibiZero};
 use crate::error::Result;
 use candle_core::{D, Device, Tensor};
@@ -80,7 +81,7 @@ fn scores_plain(q: &Tensor, first: usize, k: &Tensor, rule: &ScoreRule) -> Resul
     // the heads of a group stand side by side, so their queries stack into one matrix: [G, H/G · query_pos, e]
     let q = q.transpose(0, 1)?.contiguous()?.reshape((n_key_heads, n_heads / n_key_heads * n_query, d_head))?;
     let k = k.transpose(0, 1)?.contiguous()?;
-    let mut scores = (q.matmul(&k.t()?)? * rule.scale)?.reshape((n_heads, n_query, n_key))?;
+    let mut scores = (matmul(&q, &k.t()?)? * rule.scale)?.reshape((n_heads, n_query, n_key))?;
     if let Some(cap) = rule.cap {
         scores = ((scores / cap)?.tanh()? * cap)?;
     }
@@ -108,7 +109,7 @@ pub fn pattern(kernels: Kernels, scores: &Tensor, rule: &ScoreRule, sinks: Optio
     pattern_plain(scores, sinks)
 }
 
-fn pattern_plain(scores: &Tensor, sinks: Option<&Tensor>) -> Result<Tensor> {
+pub(super) fn pattern_plain(scores: &Tensor, sinks: Option<&Tensor>) -> Result<Tensor> {
     let max = scores.max_keepdim(D::Minus1)?;
     let Some(sinks) = sinks else {
         let exp = scores.broadcast_sub(&max)?.exp()?;
@@ -143,19 +144,25 @@ fn mix_plain(pattern: &Tensor, v: &Tensor) -> Result<Tensor> {
     let (n_heads, n_query, n_key) = pattern.dims3()?;
     let (_, n_key_heads, d_head) = v.dims3()?;
     let pattern = pattern.reshape((n_key_heads, n_heads / n_key_heads * n_query, n_key))?;
-    let z = pattern.matmul(&v.transpose(0, 1)?.contiguous()?)?;
+    let z = matmul(&pattern, &v.transpose(0, 1)?.contiguous()?)?;
     Ok(z.reshape((n_heads, n_query, d_head))?.transpose(0, 1)?.contiguous()?)
 }
 
 /// 0 where a query may look, −∞ at the positions after its own and before its window. [query_pos, key_pos]
-fn mask(n_query: usize, first: usize, n_key: usize, window: Option<usize>, device: &Device) -> Result<Tensor> {
+pub(super) fn mask(
+    n_query: usize,
+    first: usize,
+    n_key: usize,
+    window: Option<usize>,
+    device: &Device,
+) -> Result<Tensor> {
     let sees = |q: usize, k: usize| k <= first + q && window.is_none_or(|w| k + w > first + q);
     let row = |q| (0..n_key).map(move |k| if sees(q, k) { 0.0 } else { f32::NEG_INFINITY });
     Ok(Tensor::from_vec((0..n_query).flat_map(row).collect(), (n_query, n_key), device)?)
 }
 
 /// `scale · slope · (key_pos − zero)`, [H, 1, key_pos]
-fn biases(alibi: &Alibi, n_key: usize, device: &Device) -> Result<Tensor> {
+pub(super) fn biases(alibi: &Alibi, n_key: usize, device: &Device) -> Result<Tensor> {
     let all: Vec<f32> = (0..alibi.slopes.len()).flat_map(|h| alibi_of_head(alibi, h, n_key)).collect();
     Ok(Tensor::from_vec(all, (alibi.slopes.len(), 1, n_key), device)?)
 }
@@ -171,7 +178,7 @@ pub(super) fn alibi_of_head(alibi: &Alibi, h: usize, n_key: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{close, matrix, values};
+    use crate::ops::testing::{close, device, matrix, test_device, values};
 
     /// The definition, loop by loop, in f64: scores, pattern, z.
     fn naive(q: &Tensor, k: &Tensor, v: &Tensor, rule: &ScoreRule, sinks: Option<&Tensor>) -> [Vec<f64>; 3] {
@@ -233,7 +240,7 @@ mod tests {
     const SIZES: [[usize; 5]; 6] =
         [[1, 1, 1, 1, 1], [5, 5, 3, 3, 7], [9, 9, 4, 2, 8], [2, 11, 6, 1, 5], [1, 6, 4, 4, 3], [71, 140, 2, 1, 4]];
 
-    #[test]
+    test_device!(attention_is_its_definition);
     fn attention_is_its_definition() {
         for sizes in SIZES {
             let plain = ScoreRule { scale: 0.3, ..ScoreRule::default() };
@@ -255,28 +262,28 @@ mod tests {
     fn alibi_in_bfloat16_by_hand() {
         // bfloat16 keeps 8 bits: 2^−0.5 = 0.70710678 → 0.70703125; times 3 = 2.12109375 → 2.125
         let alibi = Alibi { slopes: vec![0.5f64.sqrt()], zero_at: AlibiZero::First, scale: 2.0, bf16: true };
-        let biases = values(&biases(&alibi, 260, &Device::Cpu).unwrap());
+        let biases = values(&biases(&alibi, 260, &device()).unwrap());
         assert_eq!(biases[..4], [0.0, 1.4140625, 2.828125, 4.25]);
         // from 256 on positions are rounded too, to even numbers: 257 → 256, 259 → 260 (ties to even: 129 → 130)
         assert_eq!(biases[257], 2.0 * 181.0);
         assert_eq!(biases[259], 2.0 * 184.0);
     }
 
-    #[test]
+    test_device!(large_scores_do_not_overflow);
     fn large_scores_do_not_overflow() {
-        let scores = Tensor::new(&[[[1e4f32, 1e4, f32::NEG_INFINITY]]], &Device::Cpu).unwrap();
+        let scores = Tensor::new(&[[[1e4f32, 1e4, f32::NEG_INFINITY]]], &device()).unwrap();
         let rule = ScoreRule::default();
         for kernels in Kernels::all() {
             let pattern = |sinks: Option<&Tensor>| pattern(kernels, &scores, &rule, sinks).unwrap();
             assert_eq!(values(&pattern(None)), [0.5, 0.5, 0.0]);
-            let sink = Tensor::new(&[1e4f32], &Device::Cpu).unwrap();
+            let sink = Tensor::new(&[1e4f32], &device()).unwrap();
             close(&pattern(Some(&sink)), &[1.0 / 3.0, 1.0 / 3.0, 0.0], 1e-6);
-            let sink = Tensor::new(&[2e4f32], &Device::Cpu).unwrap(); // a sink that takes everything
+            let sink = Tensor::new(&[2e4f32], &device()).unwrap(); // a sink that takes everything
             assert_eq!(values(&pattern(Some(&sink))), [0.0, 0.0, 0.0]);
         }
     }
 
-    #[test]
+    test_device!(queries_keys_and_values_may_be_views_of_one_tensor);
     fn queries_keys_and_values_may_be_views_of_one_tensor() {
         let qkv = matrix(&[70, 8, 16], 1);
         let part = |from: usize, n: usize| qkv.narrow(1, from, n).unwrap();
@@ -308,13 +315,10 @@ mod tests {
     #[test]
     fn the_mask_by_hand() {
         let inf = f64::NEG_INFINITY;
-        assert_eq!(values(&mask(2, 0, 2, None, &Device::Cpu).unwrap()), [0.0, inf, 0.0, 0.0]);
-        assert_eq!(values(&mask(2, 1, 3, None, &Device::Cpu).unwrap()), [0.0, 0.0, inf, 0.0, 0.0, 0.0]);
+        assert_eq!(values(&mask(2, 0, 2, None, &device()).unwrap()), [0.0, inf, 0.0, 0.0]);
+        assert_eq!(values(&mask(2, 1, 3, None, &device()).unwrap()), [0.0, 0.0, inf, 0.0, 0.0, 0.0]);
         // a window of 2 is the query's own position and the one before it
-        assert_eq!(
-            values(&mask(3, 0, 3, Some(2), &Device::Cpu).unwrap()),
-            [0.0, inf, inf, 0.0, 0.0, inf, inf, 0.0, 0.0]
-        );
-        assert_eq!(values(&mask(1, 2, 3, Some(1), &Device::Cpu).unwrap()), [inf, inf, 0.0]);
+        assert_eq!(values(&mask(3, 0, 3, Some(2), &device()).unwrap()), [0.0, inf, inf, 0.0, 0.0, inf, inf, 0.0, 0.0]);
+        assert_eq!(values(&mask(1, 2, 3, Some(1), &device()).unwrap()), [inf, inf, 0.0]);
     }
 }

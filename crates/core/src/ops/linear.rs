@@ -6,6 +6,7 @@ use super::cpu::parallel::split;
 use super::cpu::simd::{Kernel, Simd};
 use super::cpu::tensor::{Fresh, Rows};
 use super::cpu::{Isa, amx};
+use super::matmul::{by_rows, matmul, narrow_product};
 use crate::error::Result;
 use candle_core::Tensor;
 use std::ops::Range;
@@ -32,7 +33,9 @@ pub fn linear(kernels: Kernels, x: &Tensor, weight: &Tensor, bias: Option<&Tenso
 }
 
 fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let y = x.contiguous()?.matmul(&weight.contiguous()?)?;
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let narrow = weight.dtype().size_in_bytes() < x.dtype().size_in_bytes();
+    let y = if narrow { narrow_product(&x, &weight)? } else { matmul(&x, &weight)? };
     Ok(match bias {
         Some(bias) => y.broadcast_add(bias)?,
         None => y,
@@ -126,7 +129,7 @@ fn gemm(m: Matmul) {
 pub fn project(kernels: Kernels, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     match kernels {
         Kernels::Fused(isa) if x.dims2()?.0 <= FEW_DOTS && x.dims2()?.1 == weight.dims2()?.1 => dots(isa, x, weight),
-        _ => Ok(x.matmul(&weight.t()?)?),
+        _ => by_rows(x, weight),
     }
 }
 

@@ -177,7 +177,7 @@ fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 mod tests {
     use super::*;
     use crate::config::Gain;
-    use crate::ops::testing::{close, matrix, values};
+    use crate::ops::testing::{close, device, matrix, test_device, values};
 
     fn naive(x: &Tensor, eps: f64) -> (Vec<f64>, Vec<f64>) {
         let (rows, d) = x.dims2().unwrap();
@@ -209,7 +209,7 @@ mod tests {
         }
     }
 
-    #[test]
+    test_device!(gain_and_bias_with_and_without_keeping_what_they_are_applied_to);
     fn gain_and_bias_with_and_without_keeping_what_they_are_applied_to() {
         let x = matrix(&[3, 2, 37], 1);
         for kind in [NormKind::LayerNorm, NormKind::RmsNorm] {
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    #[test]
+    test_device!(layer_norm_is_its_definition);
     fn layer_norm_is_its_definition() {
         for (rows, d) in [(1, 1), (1, 2), (3, 33), (7, 768)] {
             check(&matrix(&[rows, d], 4), 1e-5, 2e-6);
@@ -248,9 +248,9 @@ mod tests {
         }
     }
 
-    #[test]
+    test_device!(rms_norm_by_hand);
     fn rms_norm_by_hand() {
-        let x = Tensor::new(&[[3f32, 4.0, 0.0, 0.0], [1.0, -1.0, 1.0, -1.0]], &candle_core::Device::Cpu).unwrap();
+        let x = Tensor::new(&[[3f32, 4.0, 0.0, 0.0], [1.0, -1.0, 1.0, -1.0]], &device()).unwrap();
         for kernels in Kernels::all() {
             // mean squares 6.25 and 1
             let normed = norm(kernels, &x, of(NormKind::RmsNorm, 2.75), [None, None], false).unwrap();
@@ -260,14 +260,14 @@ mod tests {
         }
     }
 
-    #[test]
+    test_device!(a_large_mean_does_not_hurt);
     fn a_large_mean_does_not_hurt() {
         check(&(matrix(&[3, 64], 5) + 1000.0).unwrap(), 1e-5, 2e-4);
     }
 
-    #[test]
+    test_device!(by_hand);
     fn by_hand() {
-        let x = Tensor::new(&[[1f32, 3.0, 5.0, 7.0]], &candle_core::Device::Cpu).unwrap(); // mean 4, variance 5
+        let x = Tensor::new(&[[1f32, 3.0, 5.0, 7.0]], &device()).unwrap(); // mean 4, variance 5
         for kernels in Kernels::all() {
             let normed = norm(kernels, &x, of(NormKind::LayerNorm, 4.0), [None, None], false).unwrap();
             assert_eq!(values(&normed.scale), [3.0]);

@@ -227,7 +227,7 @@ impl Kernel for Turn<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::testing::{close, matrix, values};
+    use crate::ops::testing::{close, device, matrix, test_device, values};
 
     fn rotary(dim: usize, style: RotaryStyle, scaling: RotaryScaling) -> Rotary {
         Rotary { dim, theta: 10000.0, style, scaling }
@@ -254,14 +254,14 @@ mod tests {
         out
     }
 
-    #[test]
+    test_device!(rotation_is_its_definition);
     fn rotation_is_its_definition() {
         for (d_head, dim, start) in [(2, 2, 0), (8, 8, 3), (12, 4, 5), (6, 2, 0)] {
             for style in [RotaryStyle::Halves, RotaryStyle::Pairs] {
                 // rows lie apart, as queries do beside keys
                 let x = matrix(&[5, 7, d_head], 9).narrow(1, 2, 3).unwrap();
                 let angles =
-                    Angles::new(&rotary(dim, style, RotaryScaling::Default), start..start + 5, start + 5, &Device::Cpu)
+                    Angles::new(&rotary(dim, style, RotaryScaling::Default), start..start + 5, start + 5, &device())
                         .unwrap();
                 for kernels in Kernels::all() {
                     close(&rotate(kernels, &x, &angles, style).unwrap(), &naive(&x, dim, style, start), 1e-5);

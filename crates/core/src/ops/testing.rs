@@ -1,6 +1,55 @@
-//! Helpers of the tests: deterministic tensors, and comparison with numbers that another computation gave.
+//! Helpers of the tests: deterministic tensors, comparison with numbers that another computation gave, and one test for
+//! every device.
 
+#[cfg(feature = "cuda")]
+use crate::device;
 use candle_core::{Device, Tensor};
+use std::cell::RefCell;
+
+/// One numerical test for every device: `test_device!(name)` runs the function `name` on the CPU as `name::cpu`, and as
+/// `name::gpu` on a GPU, where there is one and the feature `cuda` is on.
+macro_rules! test_device {
+    ($name:ident) => {
+        mod $name {
+            #[test]
+            fn cpu() {
+                crate::ops::testing::on(candle_core::Device::Cpu, super::$name);
+            }
+
+            #[test]
+            #[cfg(feature = "cuda")]
+            fn gpu() {
+                match crate::ops::testing::gpu() {
+                    Some(gpu) => crate::ops::testing::on(gpu, super::$name),
+                    None => eprintln!("not run: there is no GPU"),
+                }
+            }
+        }
+    };
+}
+pub(crate) use test_device;
+
+thread_local! {
+    static DEVICE: RefCell<Device> = const { RefCell::new(Device::Cpu) };
+}
+
+/// Where the tensors of this test lie.
+pub fn device() -> Device {
+    DEVICE.with_borrow(Device::clone)
+}
+
+/// Runs a test on a device.
+pub fn on(device: Device, test: impl FnOnce()) {
+    DEVICE.set(device);
+    test();
+}
+
+/// The GPU of this machine.
+#[cfg(feature = "cuda")]
+pub fn gpu() -> Option<Device> {
+    let found = device::gpu(None).ok()?;
+    Some(device::DeviceName::Cuda(found.ordinal).open().expect("a GPU that can be computed on"))
+}
 
 /// A tensor of pseudo-random numbers in −1..1 (splitmix64), the same for the same seed.
 pub fn matrix(shape: &[usize], seed: u64) -> Tensor {
@@ -13,7 +62,7 @@ pub fn matrix(shape: &[usize], seed: u64) -> Tensor {
         ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     };
     let data: Vec<f32> = (0..shape.iter().product()).map(|_| next()).collect();
-    Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+    Tensor::from_vec(data, shape, &device()).unwrap()
 }
 
 /// The elements as f64, row-major.

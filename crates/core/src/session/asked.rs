@@ -5,6 +5,7 @@ use crate::attribution::lens::LensNorm;
 use crate::attribution::{OnViolation, Options, Target, Unit};
 use crate::cache::Logits;
 use crate::chunk::Prompted;
+use crate::device::DeviceName;
 use crate::error::{PrismError, Result};
 use crate::rows::Positions;
 use crate::run::{self, Job};
@@ -19,7 +20,7 @@ pub struct Asked {
     pub positions: Positions,
     /// Put a BOS token in front of texts, or leave it out, whatever the tokenizer does.
     pub prepend_bos: Option<bool>,
-    /// Tokens per chunk; [`run::CHUNK_TOKENS`] if not given.
+    /// Tokens per chunk; [`run::chunk_tokens`] if not given.
     pub chunk_tokens: Option<usize>,
 }
 
@@ -145,8 +146,8 @@ impl Session {
 
 impl Asked {
     /// Tokens per chunk.
-    pub(super) fn chunk_tokens(&self) -> usize {
-        self.chunk_tokens.unwrap_or(run::CHUNK_TOKENS)
+    pub(super) fn chunk_tokens(&self, device: DeviceName) -> usize {
+        self.chunk_tokens.unwrap_or(run::chunk_tokens(device))
     }
 }
 

@@ -5,7 +5,7 @@ use crate::attribution::sources;
 use crate::circuit::detect::{Detection, Sequences, Test};
 use crate::circuit::pattern::{self, HeadPattern, Patterns};
 use crate::error::{PrismError, Result};
-use crate::run::{CHUNK_TOKENS, Job};
+use crate::run::{Job, chunk_tokens};
 use crate::tokenizer::Prompt;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,7 +64,7 @@ impl Session {
             }
             let ids = |(i, prompt)| self.ids(prompt, i, call.prepend_bos);
             let prompts = call.prompts.iter().enumerate().map(ids).collect::<Result<_>>()?;
-            pattern::observe(&self.place(), prompts, heads, CHUNK_TOKENS, job)
+            pattern::observe(&self.place(), prompts, heads, chunk_tokens(self.device), job)
         })
     }
 
@@ -108,7 +108,7 @@ impl Session {
                 let sequences = Sequences::draw(&tokens, config.bos_token, n, call.length, seed)?;
                 let silent = Job { cancel: job.cancel, progress: &|_, _| {} };
                 let observe = |prompts: &[Vec<u32>]| {
-                    pattern::observe(&self.place(), prompts.to_vec(), heads.clone(), CHUNK_TOKENS, &silent)
+                    pattern::observe(&self.place(), prompts.to_vec(), heads.clone(), chunk_tokens(self.device), &silent)
                 };
                 let (repeated, unrepeated) = (observe(&sequences.repeated)?, observe(&sequences.unrepeated)?);
                 for (i, (l, _)) in heads.iter().enumerate() {

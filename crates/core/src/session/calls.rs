@@ -30,7 +30,7 @@ impl Session {
             check_top(&call.options)?;
             let prompts = self.prepare(&call.asked, job)?;
             let targets = self.targets(&call.targets, &call.asked.prompts)?;
-            let chunk_tokens = call.asked.chunk_tokens();
+            let chunk_tokens = call.asked.chunk_tokens(self.device);
             let result = run::attribute(&self.place(), &prompts, &targets, &call.options, chunk_tokens, job)?;
             Ok((ids_of(prompts), result))
         })
@@ -55,7 +55,7 @@ impl Session {
             let mut prompts = self.prepare(&call.asked, job)?;
             let records = self.intervene(interventions, &call.asked, &mut prompts, job)?;
             let wanted = cache::Wanted { points, logits: call.logits };
-            let mut cache = cache::run(&self.place(), prompts, wanted, call.asked.chunk_tokens(), job)?;
+            let mut cache = cache::run(&self.place(), prompts, wanted, call.asked.chunk_tokens(self.device), job)?;
             cache.texts = call.asked.prompts.iter().map(text_of).collect();
             cache.interventions = records;
             Ok(self.held(cache))
@@ -143,7 +143,7 @@ impl Session {
             };
             let work = Work {
                 prompts: &prompts,
-                chunk_tokens: asked.chunk_tokens(),
+                chunk_tokens: asked.chunk_tokens(self.device),
                 purpose: "attribution by source position",
                 result_bytes: prompts.iter().map(values).sum(),
                 is_merged: true,
@@ -179,7 +179,7 @@ impl Session {
             let n_states = lens::states(config).len();
             let work = Work {
                 prompts: &prompts,
-                chunk_tokens: call.asked.chunk_tokens(),
+                chunk_tokens: call.asked.chunk_tokens(self.device),
                 purpose: "the logit lens",
                 result_bytes: (n_rows(&prompts) * n_states * (12 * call.top + 40)) as u64,
                 is_merged: true,
@@ -219,7 +219,7 @@ impl Session {
             let stack = (12 * Component::count(call.unit, config) * config.d_model) as u64;
             let work = Work {
                 prompts: &prompts,
-                chunk_tokens: call.asked.chunk_tokens(),
+                chunk_tokens: call.asked.chunk_tokens(self.device),
                 purpose: "the tokens of every component",
                 result_bytes: (n_rows(&prompts) * components.len() * 16 * call.k) as u64,
                 is_merged: true,
@@ -250,7 +250,7 @@ impl Session {
                     "a point of the residual stream: hook_resid_pre, hook_resid_mid or hook_resid_post of a block";
                 return Err(PrismError::argument("at", format!("'{at}'"), expected));
             };
-            let directions = probe::directions(&call.directions, config.d_model)?;
+            let directions = probe::directions(&call.directions, config.d_model, &model.device)?;
             let n = directions.dim(0)?;
             let components = probe::components(config, call.unit, depth);
             let probing = Probing { directions, at, unit: call.unit };
@@ -258,7 +258,7 @@ impl Session {
             let values = 4 * n * Component::count(Unit::Head, config);
             let work = Work {
                 prompts: &prompts,
-                chunk_tokens: call.asked.chunk_tokens(),
+                chunk_tokens: call.asked.chunk_tokens(self.device),
                 purpose: "the directions",
                 result_bytes: (n_rows(&prompts) * 4 * n * (components.len() + 8)) as u64,
                 is_merged: true,

@@ -91,7 +91,7 @@ impl Session {
             let rows: usize = plan.planned.iter().map(|p| p.wanted.len()).sum();
             let work = Work {
                 prompts: &plan.prompts,
-                chunk_tokens: call.asked.chunk_tokens(),
+                chunk_tokens: call.asked.chunk_tokens(self.device),
                 purpose: "the ablation",
                 result_bytes: (4 * rows * asked.columns.len() * (components.len() + 12)) as u64,
                 is_merged: true,
@@ -125,7 +125,7 @@ impl Session {
             let asked = Ablating { unit: call.unit, columns, replacement, on_violation: call.on_violation };
             let work = Work {
                 prompts: &plan.prompts,
-                chunk_tokens: call.asked.chunk_tokens(),
+                chunk_tokens: call.asked.chunk_tokens(self.device),
                 purpose: "the erasure",
                 result_bytes: 0,
                 is_merged: false,
@@ -223,7 +223,7 @@ impl Session {
     ) -> Result<Reference> {
         let work = Work {
             prompts,
-            chunk_tokens: asked.chunk_tokens(),
+            chunk_tokens: asked.chunk_tokens(self.device),
             purpose: "the reference runs",
             result_bytes: Reference::bytes(&self.transformer, prompts),
             is_merged: true,
@@ -250,7 +250,7 @@ impl AblateAt {
 }
 
 /// Bytes of a chunk's sweep: what the clean run keeps, keys and values of all its positions, and a batch of branches.
-fn branching_bytes(config: &ModelConfig, chunk: &[Prompted]) -> u64 {
+pub(super) fn branching_bytes(config: &ModelConfig, chunk: &[Prompted]) -> u64 {
     let (rows, longest) = (n_rows(chunk), chunk.iter().map(|p| p.positions.len()).max().unwrap_or(0));
     let z = config.n_heads * config.d_head;
     let kept = rows * (config.n_layers * (3 * config.d_model + z) + 4 * config.d_model);

@@ -166,10 +166,11 @@ impl Declared<'_> {
 }
 
 /// Positions in the order in which they are given.
-fn in_order(positions: &Positions, prompt: usize, length: usize) -> Result<Vec<usize>> {
+pub(super) fn in_order(positions: &Positions, prompt: usize, length: usize) -> Result<Vec<usize>> {
     let one = |position: &i64| Ok(Positions::Of(vec![*position]).of(prompt, length)?[0]);
     match positions {
         Positions::Of(list) => list.iter().map(one).collect(),
+        Positions::PerPrompt(lists) if prompt < lists.len() => lists[prompt].iter().map(one).collect(),
         other => other.of(prompt, length),
     }
 }

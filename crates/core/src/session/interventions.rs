@@ -229,7 +229,8 @@ impl Session {
                     for group in prompts.chunks(GROUP) {
                         let kept = points.iter().map(|(point, _)| *point).collect();
                         let wanted = Wanted { points: kept, logits: Logits::None };
-                        let run = cache::run(&self.place(), group.to_vec(), wanted, asked.chunk_tokens(), &quiet)?;
+                        let run =
+                            cache::run(&self.place(), group.to_vec(), wanted, asked.chunk_tokens(self.device), &quiet)?;
                         means.add(&run, &points, &name)?;
                     }
                 }

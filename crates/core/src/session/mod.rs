@@ -7,6 +7,7 @@ mod causes;
 mod circuits;
 mod declared;
 mod interventions;
+mod patches;
 mod remaining;
 
 pub use asked::{Asked, Call, LensCall, ProbeCall, Ran, RunCall, SourcesCall, TopTokensCall};
@@ -14,11 +15,14 @@ pub use attention::{AttentionCall, DetectCall, Detected};
 pub use causes::{AblateAt, AblateCall, Ablated, SetTo};
 pub use circuits::Spectrum;
 pub use interventions::{Intervention, Interventions, Lists, Reference, Set};
+pub use patches::{PairsCall, PatchCall, PathsCall, Swept};
 pub use remaining::WithoutCall;
 
 use crate::batch::check_ids;
 use crate::checkpoint::{Checkpoint, check_format};
 use crate::config::{ModelConfig, RawConfig, check_not_quantised};
+use crate::device::{self, DeviceName, WeightDtype};
+use crate::engine::Engine;
 use crate::error::{PrismError, Result};
 use crate::fence::fenced;
 use crate::memory::{self, Holdings};
@@ -26,7 +30,6 @@ use crate::model::{self, Transformer};
 use crate::ops::Kernels;
 use crate::run::{self, Job};
 use crate::tokenizer::{Prompt, Token, Tokenizer};
-use candle_core::Device;
 use rayon::ThreadPool;
 use std::path::Path;
 use std::sync::Mutex;
@@ -34,6 +37,10 @@ use std::sync::Mutex;
 /// How to load.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
+    /// Where to compute.
+    pub device: DeviceName,
+    /// What weights are held and multiplied in.
+    pub dtype: WeightDtype,
     /// Threads to compute on; all that the machine has, if not given.
     pub threads: Option<usize>,
     /// Bytes that weights and runs may take together.
@@ -42,17 +49,21 @@ pub struct LoadOptions {
     pub allow_custom_regex: bool,
     /// Accept config keys that nobody knows.
     pub allow_unknown_config: bool,
-    /// Which bodies of the operations to run.
+    /// Which bodies of the operations the CPU runs; a GPU has the plain ones only.
     pub kernels: Kernels,
 }
 
 /// A loaded model.
 pub struct Session {
+    /// Where it computes.
+    pub device: DeviceName,
     /// The weights and their forward pass.
     pub transformer: Transformer,
     /// The checkpoint's tokenizer, if it has one.
     pub tokenizer: Option<Tokenizer>,
-    /// Bytes of the weights in f32.
+    /// Numbers of the weights.
+    pub parameters: u64,
+    /// Bytes of the weights as they are held.
     pub weight_bytes: u64,
     checkpoint: Checkpoint,
     config_bytes: Vec<u8>,
@@ -60,17 +71,21 @@ pub struct Session {
     memory_limit: Option<u64>,
     holdings: Holdings,
     poisoned: Mutex<Option<String>>,
+    /// The last field: dropped when the weights are free.
+    _unused: device::Unused,
 }
 
 const CONFIG: &str = "config.json";
 
 impl Session {
-    /// Loads a checkpoint from a directory in Hugging Face format onto the CPU. Progress counts layers.
+    /// Loads a checkpoint from a directory in Hugging Face format onto a device. Progress counts layers.
     ///
     /// # Errors
-    /// `IO_ERROR`, `CHECKPOINT_…`, `CONFIG_…`, `TENSOR_…`, `TOKENIZER_INVALID`, `PICKLE_REFUSED`, `MEMORY`, `ABORTED`,
+    /// `DEVICE_UNAVAILABLE`, `IO_ERROR`, `CHECKPOINT_…`, `CONFIG_…`, `TENSOR_…`, `TOKENIZER_INVALID`, `PICKLE_REFUSED`, `MEMORY`, `ABORTED`,
     /// `INVALID_ARGUMENT`.
     pub fn load(dir: &Path, options: &LoadOptions, job: &Job) -> Result<Self> {
+        options.dtype.check(options.device)?;
+        let device = options.device.open()?;
         let pool = run::pool(options.threads)?;
         std::fs::read_dir(dir).map_err(PrismError::io(dir, "read the directory"))?;
         check_format(dir)?;
@@ -80,11 +95,13 @@ impl Session {
         let config = ModelConfig::resolve(raw, options.allow_unknown_config)?;
         check_not_quantised(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
-        let weight_bytes = model::weight_bytes(&config, &checkpoint)?;
-        let transient = model::transient_bytes(pool.current_num_threads());
+        let planned = model::plan(&config, &checkpoint, options.dtype)?;
+        let weight_bytes = planned.bytes;
+        let transient = planned.transient_bytes(&device, pool.current_num_threads());
         // the caller's limit is for weights and runs; what the machine has must do for reading as well
-        memory::check("loading the weights", weight_bytes, options.memory_limit)?;
-        memory::check("loading the weights", weight_bytes + transient, None)?;
+        memory::check_on(&device, "loading the weights", weight_bytes, options.memory_limit)?;
+        let on_host = if device.is_cpu() { weight_bytes + transient } else { transient };
+        memory::check("loading the weights", on_host, None)?;
         let tokenizer = Tokenizer::load(dir, config.bos_token, options.allow_custom_regex)?;
 
         let n_layers = config.n_layers;
@@ -93,13 +110,17 @@ impl Session {
             (job.progress)(layers, n_layers);
             job.cancel.check()
         };
-        let mut transformer = pool.install(|| model::load(config, &checkpoint, &Device::Cpu, progress))?;
-        transformer.run_on(options.kernels);
+        let mut transformer = pool.install(|| model::load(config, &checkpoint, &device, options.dtype, progress))?;
+        if transformer.kernels != Kernels::Plain {
+            transformer.run_on(options.kernels);
+        }
         let memory_limit = options.memory_limit.map(|limit| limit - weight_bytes);
         let (holdings, poisoned) = (Holdings::default(), Mutex::new(None));
         Ok(Session {
+            device: options.device,
             transformer,
             tokenizer,
+            parameters: planned.numbers,
             weight_bytes,
             checkpoint,
             config_bytes,
@@ -107,7 +128,27 @@ impl Session {
             memory_limit,
             holdings,
             poisoned,
+            _unused: device::Unused::of(&device),
         })
+    }
+
+    /// Tokens that are computed together, unless a prompt alone is longer or the caller says otherwise.
+    pub fn chunk_tokens(&self) -> usize {
+        run::chunk_tokens(self.device)
+    }
+
+    /// Peak bytes of the forward pass over a prompt of this many tokens, attributed at its last position.
+    pub fn forward_bytes(&self, tokens: usize) -> u64 {
+        let model = &self.transformer;
+        match self.device {
+            DeviceName::Cpu => memory::forward(&model.config, &[tokens], 1),
+            DeviceName::Cuda(_) => memory::forward_on_gpu(&model.config, &[tokens], 1, model.dtype()),
+        }
+    }
+
+    /// The thread that its calls run on.
+    pub fn engine(&self) -> &'static Engine {
+        Engine::of(self.device)
     }
 
     /// SHA-256 over config and weights as they lie on disk.

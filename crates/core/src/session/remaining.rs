@@ -41,7 +41,7 @@ impl Session {
             let at = AblateAt::All;
             let plan = Plan::new(prompts, |i, length| at.of(i, length))?;
             let replacement = self.replacement(&call.set, &call.asked, &at, &plan, job)?;
-            let chunk_tokens = call.asked.chunk_tokens();
+            let chunk_tokens = call.asked.chunk_tokens(self.device);
             let asked = Removing { sets, replacement, chunk_tokens };
             let rows: usize = plan.planned.iter().map(|p| p.wanted.len()).sum();
             let work = Work {

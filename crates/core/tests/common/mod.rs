@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use logit_prism_core::attribution::{Against, Answer, Attribution, OnViolation, Options, Target, Unit};
 use logit_prism_core::cache::{Cache, Logits};
 use logit_prism_core::cancel::Cancel;
+use logit_prism_core::device::{self, DeviceName};
 use logit_prism_core::hook::HookPoint;
 use logit_prism_core::ops::Kernels;
 use logit_prism_core::rows::Positions;
@@ -47,6 +48,18 @@ pub fn load(dir: &Path) -> Result<Session> {
 pub fn load_both(dir: &Path) -> [Result<Session>; 2] {
     let with = |kernels| load_with(dir, &LoadOptions { threads: Some(2), kernels, ..LoadOptions::default() });
     [with(Kernels::default()), with(Kernels::Plain)]
+}
+
+/// Those two, and one on a GPU: the same tests for every device.
+pub fn load_everywhere(dir: &Path) -> Vec<Result<Session>> {
+    let with = |device| load_with(dir, &LoadOptions { device, threads: Some(2), ..LoadOptions::default() });
+    load_both(dir).into_iter().chain(test_gpu().map(with)).collect()
+}
+
+/// The GPU that tests run on besides: where there is one, and this was built with the feature `cuda`.
+pub fn test_gpu() -> Option<DeviceName> {
+    let found = cfg!(feature = "cuda").then(|| device::gpu(None).ok()).flatten();
+    found.map(|gpu| DeviceName::Cuda(gpu.ordinal))
 }
 
 pub fn load_with(dir: &Path, options: &LoadOptions) -> Result<Session> {

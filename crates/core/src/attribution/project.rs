@@ -15,7 +15,7 @@ use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Block, Linear, NormLayer, Transformer};
 use crate::ops::{self, Kernels};
 use crate::tap::Activations;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
 
 /// The activations that attribution by `unit` needs, at the wanted rows.
@@ -200,11 +200,13 @@ impl<'a> Reader<'a> {
     /// What every input number of an output matrix writes, `a_i · (W ũ′)_i / (s s_post)`, for a [rows, in]: the same shape.
     fn parts(&self, a: &Tensor, output: &Linear, through: &Through) -> Result<Vec<f64>> {
         let f = self.folded(output, through)?;
-        let a: Vec<Vec<f64>> = a.to_dtype(DType::F64)?.to_vec2()?;
-        let mut parts = Vec::with_capacity(a.len() * output.weight.dim(0)?);
-        for (row, a) in a.iter().enumerate() {
-            let scale = self.scale(row) * through.scales[row];
-            parts.extend(a.iter().zip(&f[self.directions.index(row)]).map(|(a, f)| a * f / scale));
+        let a = ops::Rows::of(&a.to_device(&Device::Cpu)?)?;
+        let numbers = a.numbers()?;
+        let mut parts = Vec::with_capacity(a.n * a.width);
+        for row in 0..a.n {
+            let scale = (self.scale(row) * through.scales[row]).recip();
+            let of_row = &numbers[row * a.stride..][..a.width];
+            parts.extend(of_row.iter().zip(&f[self.directions.index(row)]).map(|(a, f)| f64::from(*a) * f * scale));
         }
         Ok(parts)
     }

@@ -17,6 +17,9 @@ const FEW_ROWS: usize = 32;
 const FEW_FOR_UNIT: usize = 24;
 /// Up to this many rows, `x Wᵀ` is a stream of W as well.
 const FEW_DOTS: usize = 8;
+/// From so many rows on, `x Wᵀ` is a product with a copy of W that lies the other way: the copy costs less than the library
+/// loses.
+const MANY_ROWS: usize = 64;
 
 /// `x W + b`.
 ///
@@ -127,10 +130,35 @@ fn gemm(m: Matmul) {
 /// # Errors
 /// `INTERNAL` where shapes do not fit.
 pub fn project(kernels: Kernels, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    match kernels {
-        Kernels::Fused(isa) if x.dims2()?.0 <= FEW_DOTS && x.dims2()?.1 == weight.dims2()?.1 => dots(isa, x, weight),
+    let Kernels::Fused(isa) = kernels else { return by_rows(x, weight) };
+    match x.dims2()? {
+        (_, n_in) if n_in != weight.dims2()?.1 => by_rows(x, weight), // which says what does not fit
+        (rows, _) if rows <= FEW_DOTS => dots(isa, x, weight),
+        (rows, _) if rows >= MANY_ROWS => fused(isa, x, &transposed(weight)?, None),
         _ => by_rows(x, weight),
     }
+}
+
+/// Wᵀ, sixteen columns at a time: what is written lies in whole cache lines.
+fn transposed(weight: &Tensor) -> Result<Tensor> {
+    const BLOCK: usize = 16;
+    let weight = Rows::of(weight)?;
+    let (numbers, n_out) = (weight.numbers()?, weight.n);
+    let mut turned = Fresh::new((weight.width, n_out));
+    let place = turned.place();
+    split(n_out, 4 * BLOCK, BLOCK, &|outputs| {
+        for first in outputs.clone().step_by(BLOCK) {
+            let block = first..outputs.end.min(first + BLOCK);
+            for i in 0..weight.width {
+                for o in block.clone() {
+                    // SAFETY: a number of these columns
+                    unsafe { place.at(i * n_out + o).write(numbers[o * weight.stride + i]) };
+                }
+            }
+        }
+    });
+    // SAFETY: every row of W is a column
+    unsafe { turned.written() }
 }
 
 /// Row by row of W, which is read once. Threads share its rows.

@@ -204,9 +204,9 @@ impl<'a> Reader<'a> {
         let numbers = a.numbers()?;
         let mut parts = Vec::with_capacity(a.n * a.width);
         for row in 0..a.n {
-            let scale = (self.scale(row) * through.scales[row]).recip();
+            let scale = self.scale(row) * through.scales[row];
             let of_row = &numbers[row * a.stride..][..a.width];
-            parts.extend(of_row.iter().zip(&f[self.directions.index(row)]).map(|(a, f)| f64::from(*a) * f * scale));
+            parts.extend(of_row.iter().zip(&f[self.directions.index(row)]).map(|(a, f)| f64::from(*a) * f / scale));
         }
         Ok(parts)
     }

@@ -216,7 +216,7 @@ fn pass(
 
     let read = norm(model, block.ln2.as_ref().expect("a norm before the MLP"), &x, clock)?;
     let Mlp::Plain { input, activation, output } = &block.mlp else { panic!("an MLP of GPT-2's kind") };
-    let pre = linear(model, &read, input, 0..input.weight.dim(1)?, clock)?;
+    let pre = linear(model, &read, input, 0..input.weight.n_out(), clock)?;
     let post = clock.time(Part::Activation, || activation.apply(kernels, &pre))?;
     let mlp_out = linear(model, &post, output, 0..model.config.d_model, clock)?;
     clock.time(Part::Sums, || ops::add(kernels, &x, &mlp_out))
@@ -235,7 +235,7 @@ fn linear(
     columns: std::ops::Range<usize>,
     clock: &mut Clock,
 ) -> logit_prism_core::Result<Tensor> {
-    let weight = matrix.weight.narrow(1, columns.start, columns.len())?;
+    let weight = matrix.weight.columns(columns.clone());
     let bias = matrix.bias.as_ref().map(|bias| bias.narrow(0, columns.start, columns.len())).transpose()?;
     clock.time(Part::Products, || ops::linear(model.kernels, x, &weight, bias.as_ref()))
 }

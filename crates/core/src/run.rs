@@ -196,7 +196,7 @@ fn each_chunk<T: Send>(
     if !place.model.device.is_cpu() {
         return chunks.iter().map(each).collect();
     }
-    let next = AtomicUsize::new(0);
+    let (next, busy) = (AtomicUsize::new(0), AtomicUsize::new(place.pool.current_num_threads()));
     let results: Mutex<Vec<(usize, Result<T>)>> = Mutex::new(Vec::new());
     place.pool.broadcast(|thread| {
         while thread.index() < threads {
@@ -208,10 +208,29 @@ fn each_chunk<T: Send>(
             }
             results.lock().unwrap_or_else(|e| e.into_inner()).push((i, result));
         }
+        busy.fetch_sub(1, Ordering::Relaxed);
+        stand_by(&busy);
     });
     let mut results = results.into_inner().unwrap_or_else(|e| e.into_inner());
     results.sort_by_key(|(i, _)| *i);
     results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Takes parts of the operations of those threads that are still busy. Awake: an operation on a short prompt is over
+/// before a thread that sleeps has come.
+fn stand_by(busy: &AtomicUsize) {
+    const EAGER: usize = 2000;
+    let mut idle = 0;
+    while busy.load(Ordering::Relaxed) > 0 {
+        match rayon::yield_now() {
+            Some(rayon::Yield::Executed) => idle = 0,
+            _ if idle < EAGER => {
+                idle += 1;
+                std::hint::spin_loop();
+            }
+            _ => std::thread::yield_now(), // to whoever else wants this processor
+        }
+    }
 }
 
 /// A pool of `threads` threads.

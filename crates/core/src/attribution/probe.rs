@@ -185,7 +185,7 @@ fn fold_attention(
         Some(_) => kept(BlockPoint::Ln1PostScale)?.unsqueeze(2)?,
         None => Tensor::ones((rows, 1, 1), DType::F32, directions.device())?,
     };
-    let folded = ops::project(kernels, &through, &attention.output.weight)?; // [directions, H e]
+    let folded = ops::fold(kernels, &through, &attention.output.weight)?; // [directions, H e]
     let folded = folded.reshape((n, attention.n_heads, attention.d_head))?.permute((1, 2, 0))?.contiguous()?;
     let heads = ops::matmul(&z.transpose(0, 1)?.contiguous()?, &folded)?; // [H, rows, directions]
     let heads = heads.permute((1, 2, 0))?.contiguous()?.broadcast_div(&scales)?;

@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
         let mut biases: Vec<(Vec<f64>, Option<Vec<f64>>)> = Vec::new();
         for layer in &layers {
             let values = self.parts(&layer.values, layer.output, &through)?;
-            columns.push(Columns { width: layer.output.weight.dim(0)?, values });
+            columns.push(Columns { width: layer.output.weight.n_in(), values });
             if let Some(bias) = &layer.output.bias {
                 biases.push((host(bias)?, layer.weight.as_ref().map(host).transpose()?));
             }
@@ -214,9 +214,9 @@ impl<'a> Reader<'a> {
     /// Every direction through an output matrix, `W ũ′`: [directions, in].
     pub(super) fn folded(&self, output: &Linear, through: &Through) -> Result<Vec<Vec<f64>>> {
         let flat: Vec<f32> = through.directions.iter().flatten().map(|u| *u as f32).collect();
-        let shape = (through.directions.len(), output.weight.dim(1)?);
+        let shape = (through.directions.len(), output.weight.n_out());
         let directions = Tensor::from_vec(flat, shape, output.weight.device())?;
-        Ok(ops::project(self.kernels, &directions, &output.weight)?.to_dtype(DType::F64)?.to_vec2()?)
+        Ok(ops::fold(self.kernels, &directions, &output.weight)?.to_dtype(DType::F64)?.to_vec2()?)
     }
 
     /// What a sublayer writes and none of its parts does: the biases of its raw output, read as the parts are

@@ -93,7 +93,7 @@ fn neurons(model: &Transformer, block: &Block, activations: &Activations) -> Res
         let parts = layer
             .values
             .unsqueeze(2)?
-            .broadcast_mul(&layer.output.weight.unsqueeze(0)?.to_dtype(layer.values.dtype())?)?;
+            .broadcast_mul(&layer.output.weight.dense()?.unsqueeze(0)?.to_dtype(layer.values.dtype())?)?;
         writes.push(through.parts(&parts)?);
         if let Some(b) = &layer.output.bias {
             let weighted = match &layer.weight {
@@ -141,7 +141,7 @@ impl<'a> Through<'a> {
     fn bias(&self, raw: Option<Tensor>, rows: usize) -> Result<Tensor> {
         let beta = self.post.as_ref().and_then(|(post, _)| post.beta.as_ref());
         let beta = beta.map(|beta| beta.reshape((1, 1, ()))? * self.block.multiplier).transpose()?;
-        let d_model = self.block.attention.output.weight.dim(1)?;
+        let d_model = self.block.attention.output.weight.n_out();
         let zero =
             Tensor::zeros((rows, 1, d_model), candle_core::DType::F32, self.block.attention.output.weight.device())?;
         let raw = match raw {

@@ -7,7 +7,7 @@ use crate::chunk::Prompted;
 use crate::config::{ModelConfig, Norm, RawConfig};
 use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Attention, Block, Embed, Linear, Mlp, NormLayer, Unembed};
-use crate::ops::{Activation, ScoreRule};
+use crate::ops::{Activation, ScoreRule, Weight};
 use crate::tap::{Capture, Tap};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
@@ -24,6 +24,10 @@ fn config(n_layers: usize) -> ModelConfig {
     ModelConfig::resolve(RawConfig::parse("config.json", json.as_bytes()).unwrap(), false).unwrap()
 }
 
+fn weight(values: &[f32], shape: &[usize; 2]) -> Weight {
+    Weight::of_rows(t(values, shape)).unwrap()
+}
+
 /// One layer, two heads of width 2, d_model 4, three tokens. What no test reads is 0.
 fn model() -> Transformer {
     let norm = |gamma: &[f32], beta: &[f32]| NormLayer {
@@ -32,7 +36,7 @@ fn model() -> Transformer {
         beta: Some(t(beta, &[4])),
     };
     let linear = |n_in: usize, n_out: usize| Linear {
-        weight: t(&vec![0.0; n_in * n_out], &[n_in, n_out]),
+        weight: weight(&vec![0.0; n_in * n_out], &[n_in, n_out]),
         bias: Some(t(&vec![0.0; n_out], &[n_out])),
     };
     #[rustfmt::skip]
@@ -48,7 +52,7 @@ fn model() -> Transformer {
         has_turned: false,
         rule: ScoreRule { scale: 1.0, ..ScoreRule::default() },
         sinks: None,
-        output: Linear { weight: t(&w_o, &[4, 4]), bias: Some(t(&[2.0, 2.0, 0.0, 0.0], &[4])) },
+        output: Linear { weight: weight(&w_o, &[4, 4]), bias: Some(t(&[2.0, 2.0, 0.0, 0.0], &[4])) },
         n_heads: 2,
         n_key_value_heads: 2,
         d_head: 2,
@@ -340,7 +344,7 @@ fn with_common_values() -> Transformer {
     weight[32..36].copy_from_slice(&[0.0, 1.0, 0.5, 0.0]); // from dimension 2: β 2
     let mut bias = vec![9.0; 12]; // of queries and keys: not counted
     bias[8..].copy_from_slice(&[0.0, 1.0, 0.0, -1.0]);
-    block.attention.qkv = Linear { weight: t(&weight, &[4, 12]), bias: Some(t(&bias, &[12])) };
+    block.attention.qkv = Linear { weight: self::weight(&weight, &[4, 12]), bias: Some(t(&bias, &[12])) };
     model
 }
 

@@ -199,8 +199,8 @@ impl Layer {
         let through = directions.all().map(through).collect::<Result<Vec<_>>>()?;
         let output = &block.attention.output;
         let flat: Vec<f32> = through.iter().flatten().map(|u| *u as f32).collect();
-        let flat = Tensor::from_vec(flat, (through.len(), output.weight.dim(1)?), output.weight.device())?;
-        let heads = ops::project(kernels, &flat, &output.weight)?.to_dtype(candle_core::DType::F64)?.to_vec2()?;
+        let flat = Tensor::from_vec(flat, (through.len(), output.weight.n_out()), output.weight.device())?;
+        let heads = ops::fold(kernels, &flat, &output.weight)?.to_dtype(candle_core::DType::F64)?.to_vec2()?;
         let bias = output.bias.as_ref().map(host).transpose()?;
         let bias = through.iter().map(|u| bias.as_ref().map_or(0.0, |bias| dot(bias, u))).collect();
         let beta = block.ln1_post.as_ref().and_then(|post| post.beta.as_ref()).map(host).transpose()?;

@@ -50,6 +50,28 @@ impl Axis {
             Axis::Listed(list) => list[i],
         }
     }
+
+    /// `n` indices to where `f` says that their places lie.
+    pub fn then(&self, n: usize, f: impl Fn(usize) -> usize) -> Self {
+        Axis::Listed((0..n).map(|i| f(self.at(i))).collect())
+    }
+
+    /// `n` indices as runs that go to places side by side: their indices, and the place of the first. `None` where runs
+    /// are shorter than a cache line.
+    fn runs(&self, n: usize) -> Option<Vec<(Range<usize>, usize)>> {
+        const SHORTEST: usize = 16;
+        if let Axis::Even { start, step } = self {
+            return (*step == 1).then(|| vec![(0..n, *start)]);
+        }
+        let mut runs: Vec<(Range<usize>, usize)> = Vec::new();
+        for i in 0..n {
+            match runs.last_mut() {
+                Some((run, place)) if *place + run.len() == self.at(i) => run.end += 1,
+                _ => runs.push((i..i + 1, self.at(i))),
+            }
+        }
+        (n + SHORTEST > SHORTEST * runs.len()).then_some(runs)
+    }
 }
 
 /// The memory of a thread while it reads: the bytes of a block and its numbers.
@@ -103,8 +125,8 @@ impl Matrix<'_> {
     /// # Errors
     /// As [`Matrix::copy`].
     pub fn place(&self, into: &mut [f32], rows: &Axis, columns: &Axis) -> Result<()> {
-        let in_line = matches!(columns, Axis::Even { step: 1, .. });
-        let widest = if in_line { block() } else { block() / TURNED_ROWS };
+        let runs = columns.runs(self.columns);
+        let widest = if runs.is_some() { block() } else { block() / TURNED_ROWS };
         let width = self.columns.clamp(1, widest);
         let height = block() / width;
         let mut scratch = Scratch::default();
@@ -113,10 +135,18 @@ impl Matrix<'_> {
             for r in (0..self.rows).step_by(height) {
                 let rs = r..self.rows.min(r + height);
                 let numbers = self.block(rs.clone(), cs.clone(), &mut scratch)?;
-                if in_line {
+                if let Some(runs) = &runs {
                     for (r, row) in rs.zip(numbers.chunks(cs.len())) {
-                        let start = rows.at(r) + columns.at(cs.start);
-                        into[start..start + row.len()].copy_from_slice(row);
+                        let first = rows.at(r);
+                        for (run, place) in runs {
+                            let some = run.start.max(cs.start)..run.end.min(cs.end);
+                            if some.is_empty() {
+                                continue;
+                            }
+                            let start = first + place + some.start - run.start;
+                            let row = &row[some.start - cs.start..some.end - cs.start];
+                            into[start..start + row.len()].copy_from_slice(row);
+                        }
                     }
                 } else {
                     turn(numbers, into, rs.map(|r| rows.at(r)).collect(), cs.clone().map(|c| columns.at(c)).collect());
@@ -223,6 +253,7 @@ mod tests {
 
     #[test]
     fn every_element_lies_where_the_axes_say_and_nothing_else_is_touched() {
+        let in_panels = |rows: usize, c: usize| c / 16 * 16 * rows + c % 16;
         for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
             for (rows, columns) in SHAPES {
                 let width = rows + 3; // of a row of the buffer, where the matrix is turned
@@ -235,6 +266,11 @@ mod tests {
                     (backwards, turned.1, width * columns),
                     (Axis::Even { start: 1, step: wide }, Axis::Even { start: 0, step: 1 }, 1 + wide * rows),
                     (Axis::Even { start: 0, step: wide }, listed, wide * rows),
+                    (
+                        Axis::Even { start: 0, step: 16 },
+                        Axis::Even { start: 0, step: 1 }.then(columns, |c| in_panels(rows, c)),
+                        columns.div_ceil(16) * 16 * rows,
+                    ),
                 ] {
                     stored(dtype, rows, columns, |matrix, numbers| {
                         let (mut found, mut expected) = (vec![-1.0; size], vec![-1.0; size]);

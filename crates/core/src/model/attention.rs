@@ -191,12 +191,12 @@ impl Attention {
     pub fn head_weights(&self, h: usize) -> Result<HeadWeights> {
         let (n_heads, n_kv, e) = (self.n_heads, self.n_key_value_heads, self.d_head);
         let group = h / (n_heads / n_kv);
-        let columns = |head: usize| self.qkv.weight.narrow(1, head * e, e);
+        let columns = |head: usize| self.qkv.weight.columns(head * e..(head + 1) * e).dense();
         Ok(HeadWeights {
             q: columns(h)?,
             k: columns(n_heads + group)?,
             v: columns(n_heads + n_kv + group)?,
-            o: self.output.weight.narrow(0, h * e, e)?,
+            o: self.output.weight.rows(h * e..(h + 1) * e).dense()?,
         })
     }
 
@@ -205,7 +205,7 @@ impl Attention {
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
     pub fn w_o(&self) -> Result<Tensor> {
-        Ok(self.output.weight.reshape((self.n_heads, self.d_head, ()))?)
+        Ok(self.output.weight.dense()?.reshape((self.n_heads, self.d_head, ()))?)
     }
 
     /// What attention computes of z [rows, H, e]: [rows, d_model].
@@ -229,7 +229,7 @@ impl Attention {
     /// # Errors
     /// `INTERNAL` where there is no such head.
     pub fn head_result(&self, z: &Tensor, h: usize, kernels: Kernels) -> Result<Tensor> {
-        ops::linear(kernels, z, &self.output.weight.narrow(0, h * self.d_head, self.d_head)?, None)
+        ops::linear(kernels, z, &self.output.weight.rows(h * self.d_head..(h + 1) * self.d_head), None)
     }
 
     /// What each head computes, `z(l,h) W_O(l)[h]`: [rows, H, d_model].

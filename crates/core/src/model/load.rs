@@ -14,7 +14,7 @@ use crate::config::{
 use crate::device::WeightDtype;
 use crate::error::{PrismError, Result};
 use crate::memory;
-use crate::ops::Kernels;
+use crate::ops::{Kernels, Weight};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,6 +66,15 @@ struct Counts {
     largest: AtomicU64,
 }
 
+impl Counts {
+    /// A tensor of so many weights, which is held as so many numbers.
+    fn add(&self, weights: usize, held: usize, dtype: DType) {
+        self.numbers.fetch_add(weights as u64, Ordering::Relaxed);
+        self.bytes.fetch_add((dtype.size_in_bytes() * held) as u64, Ordering::Relaxed);
+        self.largest.fetch_max(4 * held as u64, Ordering::Relaxed);
+    }
+}
+
 /// Builds the model, a layer on each thread of the pool it runs in; `progress` is called with the layers done after
 /// each one, never twice at once.
 ///
@@ -111,7 +120,14 @@ struct Loader<'a> {
     dtype: DType,
 }
 
-/// A stored matrix and where its elements go in a weight.
+/// A stored matrix and which columns of a whole its outputs become.
+struct Stored<'a> {
+    matrix: Matrix<'a>,
+    orientation: Orientation,
+    to: Axis,
+}
+
+/// A stored matrix and where its elements go in a tensor.
 struct Part<'a> {
     matrix: Matrix<'a>,
     rows: Axis,
@@ -376,18 +392,16 @@ impl<'a> Loader<'a> {
     /// A linear layer of expert `e` out of the tensor of all `n`; output i becomes column `to.at(i)`.
     fn one_of(&self, e: usize, name: &str, sizes: [usize; 3], stacking: Stacking, to: &Axis) -> Result<Linear> {
         let [n, n_in, n_out] = sizes;
-        let part = |matrix, rows, columns| [Part { matrix, rows, columns }];
         if stacking == Stacking::RowsInBlocks {
             let matrix = self.matrix(name, &[n, n_out, n_in])?.rows(e * n_out..(e + 1) * n_out);
-            let weight = self.weight(&[n_in, n_out], &part(matrix, to.clone(), every(0, n_out)))?;
-            return Ok(Linear { weight, bias: None });
+            let stored = Stored { matrix, orientation: Orientation::OutIn, to: to.clone() };
+            return Ok(Linear { weight: self.weight(n_in, n_out, &[stored])?, bias: None });
         }
         let matrix = self.matrix(name, &sizes)?.rows(e * n_in..(e + 1) * n_in);
         let bias = self.matrix(&format!("{name}_bias"), &[n, n_out])?.rows(e..e + 1);
-        Ok(Linear {
-            weight: self.weight(&[n_in, n_out], &part(matrix, every(0, n_out), to.clone()))?,
-            bias: Some(self.filled(&[n_out], &part(bias, from(0), to.clone()))?),
-        })
+        let bias = Part { matrix: bias, rows: from(0), columns: to.clone() };
+        let stored = Stored { matrix, orientation: Orientation::InOut, to: to.clone() };
+        Ok(Linear { weight: self.weight(n_in, n_out, &[stored])?, bias: Some(self.filled(&[n_out], &[bias])?) })
     }
 
     fn norm(&self, name: &str) -> Result<NormLayer> {
@@ -413,20 +427,18 @@ impl<'a> Loader<'a> {
         let n_out = layers.iter().map(|layer| layer.n).sum();
         let weight = |Outputs { name, n, to }: &Outputs| {
             let name = format!("{name}.weight");
-            Ok(match self.config.layout.orientation {
-                Orientation::InOut => {
-                    Part { matrix: self.matrix(&name, &[n_in, *n])?, rows: every(0, n_out), columns: to.clone() }
-                }
-                Orientation::OutIn => {
-                    Part { matrix: self.matrix(&name, &[*n, n_in])?, rows: to.clone(), columns: every(0, n_out) }
-                }
-            })
+            let orientation = self.config.layout.orientation;
+            let shape = match orientation {
+                Orientation::InOut => [n_in, *n],
+                Orientation::OutIn => [*n, n_in],
+            };
+            Ok(Stored { matrix: self.matrix(&name, &shape)?, orientation, to: to.clone() })
         };
         let vector = |Outputs { name, n, to }: &Outputs| {
             Ok(Part { matrix: self.matrix(&format!("{name}.bias"), &[*n])?, rows: from(0), columns: to.clone() })
         };
         let weights = layers.iter().map(weight).collect::<Result<Vec<_>>>()?;
-        let weight = self.weight(&[n_in, n_out], &weights)?;
+        let weight = self.weight(n_in, n_out, &weights)?;
         let biases = if bias { layers.iter().map(vector).collect::<Result<Vec<_>>>()? } else { Vec::new() };
         Ok(Linear { weight, bias: if bias { Some(self.filled(&[n_out], &biases)?) } else { None } })
     }
@@ -470,33 +482,53 @@ impl<'a> Loader<'a> {
 
     /// A tensor put together from parts.
     fn filled(&self, shape: &[usize], parts: &[Part]) -> Result<Tensor> {
-        self.put_together(shape, DType::F32, parts)
+        self.made(shape, DType::F32, |buffer| {
+            parts.iter().try_for_each(|p| p.matrix.place(buffer, &p.rows, &p.columns))
+        })
     }
 
-    /// A matrix put together from parts that the stream is multiplied with.
-    fn weight(&self, shape: &[usize], parts: &[Part]) -> Result<Tensor> {
-        self.put_together(shape, self.dtype, parts)
+    /// A matrix [in, out] put together from stored ones, that the stream is multiplied with; in panels where kernels for
+    /// the CPU read it.
+    fn weight(&self, n_in: usize, n_out: usize, stored: &[Stored]) -> Result<Weight> {
+        let in_panels = self.device.is_cpu() && self.dtype == DType::F32;
+        let inputs = every(0, if in_panels { Weight::PANEL_WIDTH } else { n_out });
+        let fill = |buffer: &mut [f32]| {
+            stored.iter().try_for_each(|Stored { matrix, orientation, to }| {
+                let in_panel = |n| to.then(n, |c| Weight::panel_offset(n_in, c));
+                let outputs = |n| if in_panels { in_panel(n) } else { to.clone() };
+                match orientation {
+                    Orientation::InOut => matrix.place(buffer, &inputs, &outputs(matrix.columns)),
+                    Orientation::OutIn => matrix.place(buffer, &outputs(matrix.rows), &inputs),
+                }
+            })
+        };
+        if !in_panels {
+            return Weight::of_rows(self.made(&[n_in, n_out], self.dtype, fill)?);
+        }
+        if let Some(counts) = self.planned {
+            counts.add(n_in * n_out, Weight::panel_numbers(n_in, n_out), self.dtype);
+            return Weight::of_rows(self.stand_in(&[n_in, n_out])?);
+        }
+        Weight::in_panels(n_in, n_out, fill)
     }
 
-    fn put_together(&self, shape: &[usize], dtype: DType, parts: &[Part]) -> Result<Tensor> {
-        self.made(shape, dtype, |buffer| parts.iter().try_for_each(|p| p.matrix.place(buffer, &p.rows, &p.columns)))
-    }
-
-    /// A tensor that is filled on the host, where it stays or is copied from; while planning, one number that stands for
-    /// all of it.
+    /// A tensor that is filled on the host, where it stays or is copied from.
     fn made(&self, shape: &[usize], dtype: DType, fill: impl FnOnce(&mut [f32]) -> Result<()>) -> Result<Tensor> {
         let n: usize = shape.iter().product();
         if let Some(counts) = self.planned {
-            counts.numbers.fetch_add(n as u64, Ordering::Relaxed);
-            counts.bytes.fetch_add((dtype.size_in_bytes() * n) as u64, Ordering::Relaxed);
-            counts.largest.fetch_max(4 * n as u64, Ordering::Relaxed);
-            return Ok(Tensor::zeros(1, DType::F32, self.device)?.broadcast_as(shape)?);
+            counts.add(n, n, dtype);
+            return self.stand_in(shape);
         }
         let mut buffer = vec![0.0; n];
         memory::in_large_pages(&buffer);
         fill(&mut buffer)?;
         check_range(&buffer, dtype)?;
         Ok(Tensor::from_vec(buffer, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(self.device)?)
+    }
+
+    /// While planning, one number that stands for all of a tensor.
+    fn stand_in(&self, shape: &[usize]) -> Result<Tensor> {
+        Ok(Tensor::zeros(1, DType::F32, self.device)?.broadcast_as(shape)?)
     }
 
     /// A tensor behind the checkpoint's prefix, to be read.

@@ -226,7 +226,7 @@ impl Experts {
         let mut layers = Vec::new();
         for (e, expert) in self.experts.iter().enumerate() {
             let output = &expert.output;
-            let mut values = Tensor::zeros((x.dim(0)?, output.weight.dim(0)?), x.dtype(), x.device())?;
+            let mut values = Tensor::zeros((x.dim(0)?, output.weight.n_in()), x.dtype(), x.device())?;
             if let Some((rows, weight)) = chosen.rows(e)? {
                 let hidden = expert.hidden_of(&x.index_select(&rows, 0)?, kernels)?.broadcast_mul(&weight)?;
                 values = values.index_add(&rows, &hidden, 0)?;
@@ -285,7 +285,7 @@ mod tests {
     /// A router of four experts that runs none of them.
     fn router(gating: Gating, routing: Routing, correction: Option<Vec<f64>>) -> Experts {
         let weight = Tensor::zeros((1, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
-        let router = Linear { weight, bias: None };
+        let router = Linear { weight: ops::Weight::of_rows(weight).unwrap(), bias: None };
         Experts { router, gating, routing, correction, top_k: 2, experts: Vec::new(), shared: None }
     }
 

@@ -30,7 +30,7 @@ use crate::batch::{Batch, Entry};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
-use crate::ops::{self, Kernels};
+use crate::ops::{self, Kernels, Weight};
 use crate::tap::Tap;
 use attention::{Pass, Tables};
 use candle_core::{DType, Device, Tensor};
@@ -39,7 +39,7 @@ use std::ops::Range;
 /// A matrix and its bias: `y = x W + b`.
 pub struct Linear {
     /// [in, out]
-    pub weight: Tensor,
+    pub weight: Weight,
     /// [out]
     pub bias: Option<Tensor>,
 }
@@ -51,7 +51,7 @@ impl Linear {
 
     /// These columns of y only.
     fn columns(&self, x: &Tensor, columns: Range<usize>, kernels: Kernels) -> Result<Tensor> {
-        let weight = self.weight.narrow(1, columns.start, columns.len())?;
+        let weight = self.weight.columns(columns.clone());
         let bias = self.bias.as_ref().map(|bias| bias.narrow(0, columns.start, columns.len())).transpose()?;
         ops::linear(kernels, x, &weight, bias.as_ref())
     }

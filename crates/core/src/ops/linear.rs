@@ -1,25 +1,26 @@
-//! Linear layers: `y = x W + b`, and `y = x Wᵀ` for matrices that are kept a row per output.
+//! Linear layers: `y = x W + b`, and the way back, `u Wᵀ`; for matrices of a row per output, `y = x Wᵀ`.
 
 use super::Kernels;
-use super::cpu::matmul::{Matmul, Onto};
-use super::cpu::parallel::split;
-use super::cpu::simd::{Kernel, Simd};
+use super::cpu::amx;
+use super::cpu::panels::{Fold, Onto, Panels, Product, Strips, WIDTH};
+use super::cpu::parallel::{split, spread};
+use super::cpu::simd::{Isa, Kernel, Simd};
 use super::cpu::tensor::{Fresh, Rows};
-use super::cpu::{Isa, amx};
 use super::matmul::{by_rows, matmul, narrow_product};
-use crate::error::Result;
+use super::weight::Weight;
+use crate::error::{PrismError, Result};
 use candle_core::Tensor;
 use std::ops::Range;
 
-/// Up to this many rows the product is a stream of W; with more, `gemm` gains more by copying W than that costs.
-const FEW_ROWS: usize = 32;
-/// The same where there is a matrix unit.
-const FEW_FOR_UNIT: usize = 24;
-/// Up to this many rows, `x Wᵀ` is a stream of W as well.
+/// Up to this many rows, the matrix unit is no help: the time is that of reading W.
+const FEW_ROWS: usize = 24;
+/// Up to this many rows, the ways that go along the rows of W read it once.
 const FEW_DOTS: usize = 8;
 /// From so many rows on, `x Wᵀ` is a product with a copy of W that lies the other way: the copy costs less than the library
 /// loses.
 const MANY_ROWS: usize = 64;
+/// Bytes of W that a thread takes at once where W is only read: so few that threads end together, within some microseconds.
+const AT_ONCE: usize = 192 << 10;
 
 /// `x W + b`.
 ///
@@ -28,9 +29,15 @@ const MANY_ROWS: usize = 64;
 ///
 /// # Errors
 /// `INTERNAL` where shapes do not fit.
-pub fn linear(kernels: Kernels, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn linear(kernels: Kernels, x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+    let fits = x.dims2()?.1 == weight.n_in() && bias.is_none_or(|bias| bias.dims() == [weight.n_out()]);
+    if !fits {
+        let problem = format!("{:?} and a bias {:?}", x.shape(), bias.map(Tensor::shape));
+        let problem = format!("a matrix [{}, {}] does not fit {problem}", weight.n_in(), weight.n_out());
+        return Err(PrismError::Internal { place: "a linear layer".into(), problem });
+    }
     match kernels {
-        Kernels::Plain => plain(x, weight, bias),
+        Kernels::Plain => plain(x, &weight.dense()?, bias),
         Kernels::Fused(isa) => fused(isa, x, weight, bias),
     }
 }
@@ -46,80 +53,43 @@ fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
 }
 
 /// Threads share columns, so that each weight is read once.
-fn fused(isa: Isa, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let (n_in, n_out) = weight.dims2()?;
-    if x.dims2()?.1 != n_in || bias.is_some_and(|b| b.dims() != [n_out]) {
-        return plain(x, weight, bias); // which says what does not fit
-    }
-    let is_few = x.dim(0)? <= if isa.has_matrix_unit() { FEW_FOR_UNIT } else { FEW_ROWS };
-    let (x, weight, bias) = (Rows::of(x)?, Rows::of(weight)?, bias.map(Rows::of).transpose()?);
-    let (rows, x_row, w_row) = (x.n, x.stride, weight.stride);
-    let (x, w) = (x.numbers()?, weight.numbers()?);
+fn fused(isa: Isa, x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
+    let Some(w) = weight.panels() else { return fused(isa, x, &weight.realigned()?, bias) };
+    let (n_in, n_out) = (weight.n_in(), weight.n_out());
+    let (x, bias) = (Rows::of(x)?, bias.map(Rows::of).transpose()?);
+    let (rows, x_row) = (x.n, x.stride);
+    let x = x.numbers()?;
     let bias = bias.as_ref().map(Rows::numbers).transpose()?;
     let mut y = Fresh::new((rows, n_out));
     let place = y.place();
-    let part = |columns: Range<usize>| {
-        let matmul = Matmul {
-            rows,
-            depth: n_in,
-            columns: columns.len(),
-            x: x.as_ptr(),
-            x_row,
-            w: w.as_ptr().wrapping_add(columns.start),
-            w_row,
-            y: place.at(columns.start),
-            y_row: n_out,
-            onto: bias.as_ref().map_or(Onto::Zero, |bias| Onto::Row(bias[columns].as_ptr())),
-        };
-        if is_few { isa.run(matmul) } else { large(isa, matmul) }
+    let product = |columns: Range<usize>| Product {
+        rows,
+        depth: n_in,
+        columns: columns.len(),
+        x: x.as_ptr(),
+        x_row,
+        w: w.numbers[columns.start / WIDTH * w.panel..].as_ptr(),
+        panel: w.panel,
+        y: place.at(columns.start),
+        y_row: n_out,
+        onto: bias.as_ref().map_or(Onto::Zero, |bias| Onto::Row(bias[columns].as_ptr())),
     };
-    split(n_out, if is_few { 48 } else { 96 }, 96, &part);
+    // SAFETY: x has these sizes
+    let strips = || unsafe { Strips::of(isa, x.as_ptr(), x_row, rows, n_in) };
+    if isa.has_matrix_unit() && rows > FEW_ROWS {
+        // SAFETY: the unit is there, and the operands have these sizes
+        split(n_out, 6 * WIDTH, 6 * WIDTH, &|columns| unsafe {
+            if !amx::product(product(columns.clone())) {
+                isa.run(Panels { product: product(columns), x: &strips() });
+            }
+        });
+    } else {
+        let strips = strips();
+        let panels = (AT_ONCE / (4 * WIDTH * n_in).max(1)).max(1);
+        spread(n_out, panels * WIDTH, &|columns| isa.run(Panels { product: product(columns), x: &strips }));
+    }
     // SAFETY: column by column
     unsafe { y.written() }
-}
-
-/// The same product for many rows, on this thread.
-fn large(isa: Isa, m: Matmul) {
-    // SAFETY: the unit is there, and who made `m` vouches for pointers and sizes
-    let done = isa.has_matrix_unit() && unsafe { amx::product(m) };
-    if !done {
-        gemm(m);
-    }
-}
-
-/// By the library, which adds to y.
-fn gemm(m: Matmul) {
-    if let Onto::Row(start) = m.onto {
-        for row in 0..m.rows {
-            // SAFETY: rows of y, for which who made `m` vouches
-            unsafe { std::ptr::copy_nonoverlapping(start, m.y.add(row * m.y_row), m.columns) };
-        }
-    }
-    let step = |row: usize| row as isize;
-    // SAFETY: who made `m` vouches for pointers and sizes; `read_dst` says whether y is initialised
-    unsafe {
-        gemm::gemm(
-            m.rows,
-            m.columns,
-            m.depth,
-            m.y,
-            1,
-            step(m.y_row),
-            m.onto != Onto::Zero,
-            m.x,
-            1,
-            step(m.x_row),
-            m.w,
-            1,
-            step(m.w_row),
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
 }
 
 /// `x Wᵀ`: the dot product of every row of `x` with every row of `W`.
@@ -134,31 +104,9 @@ pub fn project(kernels: Kernels, x: &Tensor, weight: &Tensor) -> Result<Tensor> 
     match x.dims2()? {
         (_, n_in) if n_in != weight.dims2()?.1 => by_rows(x, weight), // which says what does not fit
         (rows, _) if rows <= FEW_DOTS => dots(isa, x, weight),
-        (rows, _) if rows >= MANY_ROWS => fused(isa, x, &transposed(weight)?, None),
+        (rows, _) if rows >= MANY_ROWS => fused(isa, x, &Weight::turned(weight)?, None),
         _ => by_rows(x, weight),
     }
-}
-
-/// Wᵀ, sixteen columns at a time: what is written lies in whole cache lines.
-fn transposed(weight: &Tensor) -> Result<Tensor> {
-    const BLOCK: usize = 16;
-    let weight = Rows::of(weight)?;
-    let (numbers, n_out) = (weight.numbers()?, weight.n);
-    let mut turned = Fresh::new((weight.width, n_out));
-    let place = turned.place();
-    split(n_out, 4 * BLOCK, BLOCK, &|outputs| {
-        for first in outputs.clone().step_by(BLOCK) {
-            let block = first..outputs.end.min(first + BLOCK);
-            for i in 0..weight.width {
-                for o in block.clone() {
-                    // SAFETY: a number of these columns
-                    unsafe { place.at(i * n_out + o).write(numbers[o * weight.stride + i]) };
-                }
-            }
-        }
-    });
-    // SAFETY: every row of W is a column
-    unsafe { turned.written() }
 }
 
 /// Row by row of W, which is read once. Threads share its rows.
@@ -212,10 +160,54 @@ impl Kernel for Dot<'_> {
     }
 }
 
+/// `u Wᵀ`: every row of `u`, which lives where W writes, as seen from where W reads.
+///
+/// # Shapes
+/// u [n, out], weight [in, out] → [n, in].
+///
+/// # Errors
+/// `INTERNAL` where shapes do not fit.
+pub fn fold(kernels: Kernels, u: &Tensor, weight: &Weight) -> Result<Tensor> {
+    let Kernels::Fused(isa) = kernels else { return by_rows(u, &weight.dense()?.contiguous()?) };
+    let n = match u.dims2()? {
+        (_, n_out) if n_out != weight.n_out() => return by_rows(u, &weight.dense()?.contiguous()?), // which says what does not fit
+        (n, _) if n > FEW_DOTS => return fused(isa, u, &weight.transposed()?, None),
+        (n, _) => n,
+    };
+    let Some(w) = weight.panels() else { return fold(kernels, u, &weight.realigned()?) };
+    let (u, n_in) = (Rows::of(u)?, weight.n_in());
+    let of_u = u.numbers()?;
+    let mut y = Fresh::new((n, n_in));
+    let place = y.place();
+    split(n_in, 4 * WIDTH, 4 * WIDTH, &|rows| {
+        isa.run(Fold {
+            u: &of_u,
+            u_row: u.stride,
+            n,
+            columns: weight.n_out(),
+            w: w.numbers[rows.start * WIDTH..].as_ptr(),
+            panel: w.panel,
+            rows: rows.len(),
+            y: place.at(rows.start),
+            y_row: n_in,
+        });
+    });
+    // SAFETY: row by row of W, every row of u
+    unsafe { y.written() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ops::testing::{close, matrix, values};
+
+    /// W [in, out] as these kernels read it.
+    fn weight(kernels: Kernels, w: &Tensor) -> Weight {
+        match kernels {
+            Kernels::Plain => Weight::of_rows(w.clone()).unwrap(),
+            Kernels::Fused(_) => Weight::turned(&w.t().unwrap().contiguous().unwrap()).unwrap(),
+        }
+    }
 
     /// The definition, in f64.
     fn naive(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Vec<f64> {
@@ -234,16 +226,34 @@ mod tests {
 
     #[test]
     fn linear_is_its_definition_at_odd_sizes() {
-        for (rows, n_in, n_out) in [(1, 1, 1), (1, 7, 3), (5, 33, 17), (65, 19, 130)] {
+        for (rows, n_in, n_out) in [(1, 1, 1), (1, 7, 3), (5, 33, 17), (9, 40, 300), (65, 19, 130)] {
             let (x, w) = (matrix(&[rows, n_in], 1), matrix(&[n_in, n_out], 2));
             let b = matrix(&[n_out], 3);
             for kernels in Kernels::all() {
-                close(&linear(kernels, &x, &w, None).unwrap(), &naive(&x, &w, None), 1e-5);
-                close(&linear(kernels, &x, &w, Some(&b)).unwrap(), &naive(&x, &w, Some(&b)), 1e-5);
+                let matrix = weight(kernels, &w);
+                close(&linear(kernels, &x, &matrix, None).unwrap(), &naive(&x, &w, None), 1e-5);
+                close(&linear(kernels, &x, &matrix, Some(&b)).unwrap(), &naive(&x, &w, Some(&b)), 1e-5);
             }
             let rows_of_outputs = w.t().unwrap().contiguous().unwrap();
             for kernels in Kernels::all() {
                 close(&project(kernels, &x, &rows_of_outputs).unwrap(), &naive(&x, &w, None), 1e-5);
+                close(&fold(kernels, &x, &weight(kernels, &rows_of_outputs)).unwrap(), &naive(&x, &w, None), 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn a_view_is_multiplied_as_its_copy() {
+        let (w, b) = (matrix(&[40, 70], 2), matrix(&[30], 3));
+        for (rows, r, c) in [(3, 0..40, 16..46), (30, 8..24, 0..30), (3, 8..24, 5..35), (30, 0..40, 5..35)] {
+            let dense =
+                w.narrow(0, r.start, r.len()).unwrap().narrow(1, c.start, c.len()).unwrap().contiguous().unwrap();
+            let (x, u) = (matrix(&[rows, r.len()], 1), matrix(&[rows, c.len()], 4));
+            for kernels in Kernels::all() {
+                let view = weight(kernels, &w).rows(r.clone()).columns(c.clone());
+                close(&linear(kernels, &x, &view, Some(&b)).unwrap(), &naive(&x, &dense, Some(&b)), 1e-5);
+                let folded = naive(&u, &dense.t().unwrap().contiguous().unwrap(), None);
+                close(&fold(kernels, &u, &view).unwrap(), &folded, 1e-5);
             }
         }
     }
@@ -254,7 +264,10 @@ mod tests {
         let w = Tensor::new(&[[3f32, 0.0, 1.0], [1.0, -2.0, 4.0]], &candle_core::Device::Cpu).unwrap();
         let b = Tensor::new(&[10f32, 20.0, 30.0], &candle_core::Device::Cpu).unwrap();
         for kernels in Kernels::all() {
-            assert_eq!(values(&linear(kernels, &x, &w, Some(&b)).unwrap()), [15.0, 16.0, 39.0, 10.5, 22.0, 26.5]);
+            assert_eq!(
+                values(&linear(kernels, &x, &weight(kernels, &w), Some(&b)).unwrap()),
+                [15.0, 16.0, 39.0, 10.5, 22.0, 26.5]
+            );
         }
     }
 
@@ -265,10 +278,10 @@ mod tests {
             let x = all.narrow(1, 7, 20).unwrap();
             let expected = naive(&x.contiguous().unwrap(), &w, None);
             for kernels in Kernels::all() {
-                close(&linear(kernels, &x, &w, None).unwrap(), &expected, 1e-5);
+                close(&linear(kernels, &x, &weight(kernels, &w), None).unwrap(), &expected, 1e-5);
                 for factor in [1e18, 1e-18] {
                     let (x, w) = ((&x * factor).unwrap(), (&w * factor).unwrap());
-                    let scaled = (linear(kernels, &x, &w, None).unwrap() * (1.0 / factor)).unwrap();
+                    let scaled = (linear(kernels, &x, &weight(kernels, &w), None).unwrap() * (1.0 / factor)).unwrap();
                     close(&(scaled * (1.0 / factor)).unwrap(), &expected, 1e-5);
                 }
             }
@@ -278,6 +291,7 @@ mod tests {
     #[test]
     fn a_row_is_the_same_among_others_and_on_any_number_of_threads() {
         let (x, w, b) = (matrix(&[64, 96], 1), matrix(&[96, 1000], 2), matrix(&[1000], 3));
+        let w = weight(Kernels::default(), &w);
         let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
         for rows in [1, 9, 32, 64] {
             let x = x.narrow(0, 0, rows).unwrap();
@@ -287,15 +301,17 @@ mod tests {
                 assert_eq!(pool(threads).install(product), alone, "{rows} rows on {threads} threads");
             }
             let first = linear(Kernels::default(), &x.narrow(0, 0, 1).unwrap(), &w, Some(&b)).unwrap();
-            close(&first, &alone[..1000], 5e-6); // `gemm` sums in another order
+            close(&first, &alone[..1000], 5e-6); // the matrix unit sums in another order
         }
     }
 
     #[test]
     fn what_does_not_fit_is_an_error() {
         for kernels in Kernels::all() {
-            assert!(linear(kernels, &matrix(&[2, 3], 1), &matrix(&[4, 5], 2), None).is_err());
-            assert!(linear(kernels, &matrix(&[2, 4], 1), &matrix(&[4, 5], 2), Some(&matrix(&[4], 3))).is_err());
+            let w = weight(kernels, &matrix(&[4, 5], 2));
+            assert!(linear(kernels, &matrix(&[2, 3], 1), &w, None).is_err());
+            assert!(linear(kernels, &matrix(&[2, 4], 1), &w, Some(&matrix(&[4], 3))).is_err());
+            assert!(fold(kernels, &matrix(&[2, 4], 1), &w).is_err());
         }
     }
 }

@@ -13,6 +13,7 @@ mod matmul;
 mod norm;
 mod ragged;
 mod rotary;
+mod weight;
 
 pub use activation::{Activation, gated};
 pub use add::add;
@@ -20,11 +21,12 @@ pub use attention::{ScoreRule, attend, mix, pattern, scores};
 pub use branches::{Branches, attend_branches};
 pub use cpu::Isa;
 pub(crate) use cpu::tensor::Rows;
-pub use linear::{linear, project};
+pub use linear::{fold, linear, project};
 pub use matmul::matmul;
 pub use norm::{Normed, gain_and_bias, norm};
 pub use ragged::{MOST_SCORES, View, attend_all};
 pub use rotary::{Angles, frequencies, rotate};
+pub use weight::Weight;
 
 /// Which bodies a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

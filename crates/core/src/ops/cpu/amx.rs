@@ -15,7 +15,7 @@
 //! busy with the last: reading W costs nothing then. The unit flushes numbers below 2⁻¹²⁶ to zero, so very small and very
 //! large x are left to the library.
 
-use super::matmul::Matmul;
+use super::panels::Product;
 
 /// Whether this machine has the unit and the system lets this process use it.
 pub(crate) fn is_available() -> bool {
@@ -28,8 +28,8 @@ pub(crate) fn is_available() -> bool {
 /// Computes the product and returns true, or does nothing where numbers of x are out of range.
 ///
 /// # Safety
-/// [`is_available`], and what [`Matmul`] asks for.
-pub(crate) unsafe fn product(m: Matmul) -> bool {
+/// [`is_available`], and what [`Product`] asks for.
+pub(crate) unsafe fn product(m: Product) -> bool {
     #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     // SAFETY: the caller's
     return unsafe { unit::product(m) };
@@ -42,7 +42,7 @@ pub(crate) unsafe fn product(m: Matmul) -> bool {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod unit {
-    use super::super::matmul::{Matmul, Onto};
+    use super::super::panels::{Onto, Product, WIDTH};
     use std::arch::asm;
     use std::arch::x86_64::*;
     use std::cell::RefCell;
@@ -52,9 +52,9 @@ mod unit {
     const SIDE: usize = 16;
     /// Of a tile along the inner axis.
     const DEPTH: usize = 32;
-    /// Columns of a panel of W, two tiles.
+    /// Columns that are multiplied at once: two tiles, each cut from a panel of W.
     const PANEL: usize = 2 * SIDE;
-    /// Panels that are cut together: rows of W are read this far before the next one.
+    /// Panels of two tiles that are cut together.
     const PANELS: usize = 2;
     /// Bytes of a tile.
     const TILE: usize = 1024;
@@ -122,7 +122,7 @@ mod unit {
         lines.as_mut_ptr().cast()
     }
 
-    pub unsafe fn product(m: Matmul) -> bool {
+    pub unsafe fn product(m: Product) -> bool {
         SCRATCH.with_borrow_mut(|scratch| {
             // SAFETY: the caller's
             unsafe { blocks(m, scratch) }
@@ -130,7 +130,7 @@ mod unit {
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn blocks(m: Matmul, scratch: &mut Scratch) -> bool {
+    unsafe fn blocks(m: Product, scratch: &mut Scratch) -> bool {
         // SAFETY: the caller's; buffers are made for these sizes
         unsafe {
             let mut largest = _mm512_setzero_si512();
@@ -145,8 +145,8 @@ mod unit {
             for first in (0..m.depth).step_by(BLOCK) {
                 let depth = BLOCK.min(m.depth - first);
                 let onto = if first > 0 { Onto::Y } else { m.onto };
-                let (x, w) = (m.x.add(first), m.w.add(first * m.w_row));
-                block(Matmul { depth, x, w, onto, ..m }, scratch);
+                let (x, w) = (m.x.add(first), m.w.add(first * WIDTH));
+                block(Product { depth, x, w, onto, ..m }, scratch);
             }
             asm!("tilerelease");
         }
@@ -155,7 +155,7 @@ mod unit {
 
     /// The product over a part of the inner axis.
     #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn block(m: Matmul, scratch: &mut Scratch) {
+    unsafe fn block(m: Product, scratch: &mut Scratch) {
         let steps = m.depth.div_ceil(DEPTH);
         let (strip, n_strips) = (steps * PLACE, m.rows.div_ceil(SIDE));
         let x = room(&mut scratch.x, n_strips * strip);
@@ -438,15 +438,15 @@ mod unit {
     /// Cuts neighbouring panels of W into tiles, two rows at a time: a tile's row holds two numbers of each of 16 columns.
     struct Cutter {
         w: *const f32,
-        w_row: usize,
+        panel: usize,
         depth: usize,
         columns: usize,
         steps: usize,
         tiles: *mut u8,
-        /// Where it is: pairs of rows of all steps and panels, a step's panels side by side.
+        /// Where it is: pairs of rows, step by step, of two panels beside each other, then of the next two.
         at: usize,
         end: usize,
-        /// Rows that the next cutter begins with.
+        /// Where the next cutter begins.
         next: *const f32,
         /// Bits of all second and third numbers.
         rest: __m512i,
@@ -456,14 +456,14 @@ mod unit {
         /// Of the panels from this column on; there may be none.
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw")]
-        fn new(m: &Matmul, column: usize, steps: usize, tiles: *mut u8) -> Self {
+        fn new(m: &Product, column: usize, steps: usize, tiles: *mut u8) -> Self {
             let columns = m.columns.saturating_sub(column).min(PANELS * PANEL);
             let end = steps * columns.div_ceil(PANEL) * DEPTH / 2;
-            let (w, rest) = (m.w.wrapping_add(column), _mm512_setzero_si512());
-            // beside these columns, or below the first ones
+            let (w, rest) = (m.w.wrapping_add(column / WIDTH * m.panel), _mm512_setzero_si512());
+            // beside these panels, or further down the first ones
             let is_last = column + PANELS * PANEL >= m.columns;
-            let next = if is_last { m.w.wrapping_add(m.depth * m.w_row) } else { w.wrapping_add(PANELS * PANEL) };
-            Cutter { w, w_row: m.w_row, depth: m.depth, columns, steps, tiles, at: 0, end, next, rest }
+            let next = if is_last { m.w.wrapping_add(m.depth * WIDTH) } else { w.wrapping_add(PANELS * 2 * m.panel) };
+            Cutter { w, panel: m.panel, depth: m.depth, columns, steps, tiles, at: 0, end, next, rest }
         }
 
         /// Whether every number was one of bf16.
@@ -474,35 +474,36 @@ mod unit {
             _mm512_test_epi32_mask(self.rest, bits) == 0
         }
 
-        /// The next pairs of rows of a panel.
+        /// The next pairs of rows of two panels.
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw")]
         unsafe fn advance(&mut self, pairs: usize) {
-            let (strip, n_panels) = (self.steps * PLACE, self.columns.div_ceil(PANEL));
             let upper = _mm512_set1_epi32(0xFFFF_0000_u32 as i32);
+            let per_panel = self.steps * (DEPTH / 2);
             for _ in 0..pairs.min(self.end - self.at) {
-                let (pair, panel) = (self.at % (DEPTH / 2), self.at / (DEPTH / 2) % n_panels);
-                let step = self.at / (DEPTH / 2) / n_panels;
+                let (panel, pair) = (self.at / per_panel, self.at % per_panel);
+                let (step, k) = (pair / (DEPTH / 2), 2 * pair);
                 self.at += 1;
-                let k = step * DEPTH + 2 * pair;
-                let row = self.w.wrapping_add(k * self.w_row);
+                let start = self.w.wrapping_add(2 * panel * self.panel);
                 let ahead = match (k + AHEAD).checked_sub(self.depth) {
-                    None => row.wrapping_add(AHEAD * self.w_row),
-                    Some(beyond) => self.next.wrapping_add(beyond * self.w_row),
+                    None => start.wrapping_add((k + AHEAD) * WIDTH),
+                    Some(beyond) if self.at + per_panel > self.end => self.next.wrapping_add(beyond * WIDTH),
+                    Some(beyond) => start.wrapping_add(2 * self.panel + beyond * WIDTH),
                 };
                 for half in 0..2 {
-                    let column = panel * PANEL + half * SIDE;
-                    let lanes = |k| if k < self.depth { first(self.columns, column) } else { 0 };
-                    // SAFETY: masked loads do not touch what lies beyond; tiles have room for the panels
+                    let is_there = panel * PANEL + half * SIDE < self.columns;
+                    let lanes = |k| if is_there && k < self.depth { u16::MAX } else { 0 };
+                    let row = start.wrapping_add(half * self.panel + k * WIDTH);
+                    // SAFETY: masked loads do not touch what is not there; tiles have room for the panels
                     unsafe {
-                        let (even, odd) = (row.wrapping_add(column), row.wrapping_add(self.w_row + column));
-                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(column).cast());
-                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(self.w_row + column).cast());
-                        let even = parts(_mm512_maskz_loadu_ps(lanes(k), even));
-                        let odd = parts(_mm512_maskz_loadu_ps(lanes(k + 1), odd));
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(half * self.panel).cast());
+                        _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(half * self.panel + WIDTH).cast());
+                        let even = parts(_mm512_maskz_loadu_ps(lanes(k), row));
+                        let odd = parts(_mm512_maskz_loadu_ps(lanes(k + 1), row.wrapping_add(WIDTH)));
                         let rest = [even[1], odd[1], even[2], odd[2]];
                         self.rest = rest.into_iter().fold(self.rest, |all, rest| _mm512_or_si512(all, rest));
-                        let tile = self.tiles.add((panel * 2 + half) * strip + step * PLACE + pair * 64);
+                        let tile = self.tiles.add((panel * 2 + half) * self.steps * PLACE + step * PLACE);
+                        let tile = tile.add(pair % (DEPTH / 2) * 64);
                         for part in 0..3 {
                             let low = _mm512_srli_epi32::<16>(even[part]);
                             let both = _mm512_ternarylogic_epi32::<0xF8>(low, odd[part], upper); // low | (odd & upper)
@@ -517,7 +518,8 @@ mod unit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::matmul::Onto;
+    use super::super::panels::testing::panels;
+    use super::super::panels::{Onto, WIDTH};
     use super::*;
     use crate::ops::testing::{matrix, values};
 
@@ -527,15 +529,16 @@ mod tests {
 
     /// `y + x W` or `x W`, rows with gaps, beside the definition in f64; the largest error in units of `Σ |x w|`.
     fn error([rows, depth, columns]: [usize; 3], onto: usize, w: impl Fn(f32) -> f32) -> f64 {
-        let (x_row, w_row, y_row) = (depth + 2, columns + 5, columns + 3);
+        let (x_row, y_row) = (depth + 2, columns + 3);
         let x = floats([rows, x_row], 1);
-        let w: Vec<f32> = floats([depth, w_row], 2).into_iter().map(w).collect();
+        let w: Vec<f32> = floats([depth, columns], 2).into_iter().map(w).collect();
+        let (all, panel) = panels(&w, depth, columns);
         let mut y = vec![0.25; rows * y_row];
         let row: Vec<f32> = (0..columns).map(|c| c as f32 / 8.0).collect();
         let start = |c: usize| [0.0, c as f64 / 8.0, 0.25][onto];
         let onto = [Onto::Zero, Onto::Row(row.as_ptr()), Onto::Y][onto];
-        let m =
-            Matmul { rows, depth, columns, x: x.as_ptr(), x_row, w: w.as_ptr(), w_row, y: y.as_mut_ptr(), y_row, onto };
+        let (at, to) = (x.as_ptr(), y.as_mut_ptr());
+        let m = Product { rows, depth, columns, x: at, x_row, w: all.as_ptr(), panel, y: to, y_row, onto };
         // SAFETY: the caller has looked, and the buffers are of these sizes
         assert!(unsafe { product(m) });
         let mut worst = 0.0f64;
@@ -546,7 +549,7 @@ mod tests {
                     assert_eq!(found, 0.25, "beyond the columns");
                     continue;
                 }
-                let terms = (0..depth).map(|k| f64::from(x[r * x_row + k]) * f64::from(w[k * w_row + c]));
+                let terms = (0..depth).map(|k| f64::from(x[r * x_row + k]) * f64::from(w[k * columns + c]));
                 let (sum, size) = terms.fold((start(c), start(c)), |(sum, size), term| (sum + term, size + term.abs()));
                 worst = worst.max((found - sum).abs() / size);
             }
@@ -580,11 +583,11 @@ mod tests {
             return;
         }
         let (a, b) = (f32::from_bits(0x3FAA_AAAB), f32::from_bits(0x3FD5_5555)); // 4/3, 5/3
-        let (x, w) = (vec![a; 33 * 32], vec![b; 32 * 32]);
+        let (x, w) = (vec![a; 33 * 32], vec![b; 32 * 32]); // panels of equal numbers
         let mut y = vec![0f32; 33 * 32];
-        let (x, w, to) = (x.as_ptr(), w.as_ptr(), y.as_mut_ptr());
+        let (x, w, to, panel) = (x.as_ptr(), w.as_ptr(), y.as_mut_ptr(), 32 * WIDTH);
         let m =
-            Matmul { rows: 33, depth: 32, columns: 32, x, x_row: 32, w, w_row: 32, y: to, y_row: 32, onto: Onto::Zero };
+            Product { rows: 33, depth: 32, columns: 32, x, x_row: 32, w, panel, y: to, y_row: 32, onto: Onto::Zero };
         // SAFETY: the buffers are of these sizes
         assert!(unsafe { product(m) });
         let expected = 32.0 * f64::from(a) * f64::from(b);
@@ -599,11 +602,11 @@ mod tests {
             return;
         }
         for x in [1e-13, 2e36, f32::INFINITY, f32::NAN] {
-            let (x, w) = ([x; 64], [1f32; 32]);
+            let (x, w) = ([x; 64], [1f32; WIDTH]);
             let mut y = [7f32; 64];
-            let (x, w, to) = (x.as_ptr(), w.as_ptr(), y.as_mut_ptr());
+            let (x, w, to, panel) = (x.as_ptr(), w.as_ptr(), y.as_mut_ptr(), WIDTH);
             let m =
-                Matmul { rows: 64, depth: 1, columns: 1, x, x_row: 1, w, w_row: 1, y: to, y_row: 1, onto: Onto::Zero };
+                Product { rows: 64, depth: 1, columns: 1, x, x_row: 1, w, panel, y: to, y_row: 1, onto: Onto::Zero };
             // SAFETY: the buffers are of these sizes
             assert!(!unsafe { product(m) });
             assert_eq!(y, [7f32; 64]);

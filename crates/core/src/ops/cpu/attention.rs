@@ -2,7 +2,7 @@
 //! not computed, but for the corners of a block.
 
 use super::math::{exp, tanh};
-use super::matmul::{Matmul, Onto};
+use super::matmul::Matmul;
 use super::parallel::split;
 use super::simd::{Isa, Kernel, Simd};
 use super::tensor::{Fresh, Rows, Shared};
@@ -210,7 +210,6 @@ impl<'a> Heads<'a> {
             w_row: self.key_row(),
             y: scores.at,
             y_row: scores.stride,
-            onto: Onto::Zero,
         });
         for (row, query) in queries.clone().enumerate() {
             let seen = self.seen(query);
@@ -268,7 +267,6 @@ impl<'a> Heads<'a> {
             w_row: v_row,
             y: z.at((queries.start * self.n_heads + h) * self.e),
             y_row: self.n_heads * self.e,
-            onto: Onto::Zero,
         });
     }
 }

@@ -2,7 +2,7 @@
 //! of all its rows.
 
 use super::attention::{Finish, Softmax};
-use super::matmul::{Matmul, Onto};
+use super::matmul::Matmul;
 use super::parallel::split;
 use super::simd::Isa;
 use super::tensor::{Fresh, Rows, Shared};
@@ -92,7 +92,6 @@ impl<'a> Heads<'a> {
             w_row: key_row(n_past),
             y: scores.as_mut_ptr(),
             y_row: width,
-            onto: Onto::Zero,
         });
         let alibi = self.rule.alibi.as_ref();
         let alibi: Option<Vec<Vec<f32>>> =
@@ -120,7 +119,6 @@ impl<'a> Heads<'a> {
             w_row: past_v.stride,
             y: mixed.as_mut_ptr(),
             y_row: e,
-            onto: Onto::Zero,
         });
         for (i, (pattern, mixed)) in scores.chunks_exact(width).zip(mixed.chunks_exact(e)).enumerate() {
             let (row, h) = (group.rows[i / per_group] as usize, heads.start + i % per_group);

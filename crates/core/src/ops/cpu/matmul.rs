@@ -1,17 +1,17 @@
-//! The matrix product `y += x W` of one thread for few rows, row-major operands, whose rows may lie apart.
+//! The matrix product `y = x W` of one thread for small operands that are near, row-major, whose rows may lie apart: scores
+//! and mixtures of attention.
 //!
-//! Tiles of y stay in registers (8 rows of 48 numbers with AVX-512) while rows of W stream past, and W is not copied:
-//! the time is that of reading it once. Libraries for large products copy it first, which costs as much again.
+//! Tiles of y stay in registers (8 rows of 48 numbers with AVX-512) while rows of W stream past, and W is not copied.
 //! Whatever the number of rows, a number of y is summed in the same order.
 
 use super::simd::{Kernel, Simd};
 
-/// Rows of W that are taken together. The next as many are fetched meanwhile, in the order in which they lie: tiles
-/// jump from row to row, which the hardware does not foresee. Both fit the second cache.
+/// Rows of W that are taken together, while they are in the first cache.
 const BLOCK: usize = 32;
 
-/// Operands of `y += x W`, or `y = x W`: x [rows, depth], W [depth, columns], y [rows, columns], and how far apart
-/// their rows lie. Whoever runs it vouches that the pointers are valid for these sizes, and y apart from x and W.
+/// Operands of `y = x W`: x [rows, depth], W [depth, columns], y [rows, columns], and how far apart
+/// their rows lie. Whoever runs it vouches that the pointers are valid for these sizes, and y apart from x and W;
+/// y need not be initialised.
 #[derive(Clone, Copy)]
 pub(crate) struct Matmul {
     pub rows: usize,
@@ -23,31 +23,6 @@ pub(crate) struct Matmul {
     pub w_row: usize,
     pub y: *mut f32,
     pub y_row: usize,
-    /// What the product is added to; y need not be initialised unless it is y itself.
-    pub onto: Onto,
-}
-
-/// The start of a product's sums.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Onto {
-    /// Nothing.
-    Zero,
-    /// The same row of numbers everywhere, [columns].
-    Row(*const f32),
-    /// What y holds.
-    Y,
-}
-
-impl Matmul {
-    /// The numbers that the product is added to, and how far apart their rows lie.
-    #[inline(always)]
-    pub fn start(&self) -> Option<(*const f32, usize)> {
-        match self.onto {
-            Onto::Zero => None,
-            Onto::Row(row) => Some((row, 0)),
-            Onto::Y => Some((self.y, self.y_row)),
-        }
-    }
 }
 
 impl Kernel for Matmul {
@@ -58,16 +33,7 @@ impl Kernel for Matmul {
         let width = vectors * S::LANES;
         for k in (0..self.depth).step_by(BLOCK) {
             let depth = BLOCK.min(self.depth - k);
-            let onto = if k > 0 { Some((self.y.cast_const(), self.y_row)) } else { self.start() };
-            let mut next = Fetch {
-                at: self.w.wrapping_add((k + depth) * self.w_row),
-                every: 1,
-                turn: 0,
-                left: self.columns,
-                columns: self.columns,
-                gap: self.w_row - self.columns,
-            };
-            let more = k + depth < self.depth;
+            let is_first = k == 0;
             for column in (0..self.columns).step_by(width) {
                 let mut row = 0;
                 while row < self.rows {
@@ -85,13 +51,9 @@ impl Kernel for Matmul {
                             w_row: self.w_row,
                             y: self.y.add(row * self.y_row + column),
                             y_row: self.y_row,
-                            onto: onto.map(|(at, gap)| (at.add(row * gap + column), gap)),
+                            is_first,
                         };
-                        // every tile of a column asks for its share of lines, at its turn
-                        let n_tiles = self.rows.div_ceil(tile_rows);
-                        next.every = n_tiles;
-                        next.turn = n_tiles - tiles;
-                        tile.run::<S>(rows, more.then_some(&mut next));
+                        tile.run::<S>(rows);
                     }
                     row += rows;
                 }
@@ -101,45 +63,8 @@ impl Kernel for Matmul {
             // SAFETY: rows of y
             unsafe {
                 let y = self.y.add(row * self.y_row);
-                match self.onto {
-                    Onto::Zero => std::ptr::write_bytes(y, 0, self.columns),
-                    Onto::Row(start) => std::ptr::copy_nonoverlapping(start, y, self.columns),
-                    Onto::Y => (),
-                }
+                std::ptr::write_bytes(y, 0, self.columns);
             }
-        }
-    }
-}
-
-/// Walks through rows of W and asks for their cache lines.
-#[derive(Clone, Copy)]
-struct Fetch {
-    at: *const f32,
-    /// It advances once in so many steps of the inner axis.
-    every: usize,
-    /// At this one of them.
-    turn: usize,
-    /// Numbers left in the row.
-    left: usize,
-    columns: usize,
-    /// From the end of a row to the next.
-    gap: usize,
-}
-
-impl Fetch {
-    /// The next C vectors.
-    #[inline(always)]
-    fn advance<S: Simd, const C: usize>(&mut self) {
-        for c in 0..C {
-            S::prefetch(self.at.wrapping_add(c * S::LANES));
-        }
-        let step = C * S::LANES;
-        if self.left > step {
-            self.at = self.at.wrapping_add(step);
-            self.left -= step;
-        } else {
-            self.at = self.at.wrapping_add(self.left + self.gap);
-            self.left = self.columns;
         }
     }
 }
@@ -155,75 +80,60 @@ struct Tile {
     w_row: usize,
     y: *mut f32,
     y_row: usize,
-    onto: Option<(*const f32, usize)>,
+    /// Whether y holds nothing yet.
+    is_first: bool,
 }
 
 /// # Safety
 /// Pointers are valid for the tile's sizes.
 impl Tile {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self, rows: usize, next: Option<&mut Fetch>) {
+    unsafe fn run<S: Simd>(self, rows: usize) {
         // SAFETY: the caller's; `rows` is at most the tile's
         unsafe {
             match rows {
-                1 => self.of_rows::<S, 1>(next),
-                2 => self.of_rows::<S, 2>(next),
-                3 => self.of_rows::<S, 3>(next),
-                4 => self.of_rows::<S, 4>(next),
+                1 => self.of_rows::<S, 1>(),
+                2 => self.of_rows::<S, 2>(),
+                3 => self.of_rows::<S, 3>(),
+                4 => self.of_rows::<S, 4>(),
                 _ if S::TILE.0 == 4 => unreachable!("tiles of 4 rows"),
-                5 => self.of_rows::<S, 5>(next),
-                6 => self.of_rows::<S, 6>(next),
-                7 => self.of_rows::<S, 7>(next),
-                _ => self.of_rows::<S, 8>(next),
+                5 => self.of_rows::<S, 5>(),
+                6 => self.of_rows::<S, 6>(),
+                7 => self.of_rows::<S, 7>(),
+                _ => self.of_rows::<S, 8>(),
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn of_rows<S: Simd, const R: usize>(self, next: Option<&mut Fetch>) {
+    unsafe fn of_rows<S: Simd, const R: usize>(self) {
         // SAFETY: the caller's; as many vectors as the columns need
         unsafe {
             match self.columns.div_ceil(S::LANES) {
-                1 => self.of_size::<S, R, 1>(next),
-                2 => self.of_size::<S, R, 2>(next),
-                _ => self.of_size::<S, R, 3>(next),
+                1 => self.of_size::<S, R, 1>(),
+                2 => self.of_size::<S, R, 2>(),
+                _ => self.of_size::<S, R, 3>(),
             }
         }
     }
 
     /// R rows of C vectors, of which the last may be a part.
     #[inline(always)]
-    unsafe fn of_size<S: Simd, const R: usize, const C: usize>(self, next: Option<&mut Fetch>) {
+    unsafe fn of_size<S: Simd, const R: usize, const C: usize>(self) {
         let last = self.columns - (C - 1) * S::LANES;
         let whole = |c: usize| c < C - 1 || last == S::LANES;
         // SAFETY: the caller's; the last vector is touched only as far as it goes
         unsafe {
             let load = |at, c| if whole(c) { S::load(at) } else { S::load_first(at, last) };
             let mut sums = [[S::zero(); C]; R];
-            match next {
-                Some(next) if last == S::LANES => {
-                    let mut fetch = *next; // a copy, so that it stays in registers
-                    self.products::<S, R, C>(
-                        &mut sums,
-                        |at, _| S::load(at),
-                        |k| {
-                            if k % fetch.every == fetch.turn {
-                                fetch.advance::<S, C>();
-                            }
-                        },
-                    );
-                    *next = fetch;
-                }
-                _ if last == S::LANES => self.products::<S, R, C>(&mut sums, |at, _| S::load(at), |_| ()),
-                _ => self.products::<S, R, C>(&mut sums, load, |_| ()),
+            match last == S::LANES {
+                true => self.products::<S, R, C>(&mut sums, |at, _| S::load(at)),
+                false => self.products::<S, R, C>(&mut sums, load),
             }
             for (r, sums) in sums.into_iter().enumerate() {
                 for (c, sum) in sums.into_iter().enumerate() {
                     let at = self.y.add(r * self.y_row + c * S::LANES);
-                    let sum = match self.onto {
-                        Some((start, gap)) => S::add(load(start.add(r * gap + c * S::LANES), c), sum),
-                        None => sum,
-                    };
+                    let sum = if self.is_first { sum } else { S::add(load(at, c), sum) };
                     if whole(c) { S::store(at, sum) } else { S::store_first(at, sum, last) }
                 }
             }
@@ -235,14 +145,12 @@ impl Tile {
         self,
         sums: &mut [[S::V; C]; R],
         load: impl Fn(*const f32, usize) -> S::V,
-        mut fetch: impl FnMut(usize),
     ) {
         let mut w = self.w;
         for k in 0..self.depth {
             // SAFETY: the caller's
             unsafe {
                 let row: [S::V; C] = std::array::from_fn(|c| load(w.add(c * S::LANES), c));
-                fetch(k);
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let x = S::splat(*self.x.add(r * self.x_row + k));
                     for (sum, w) in sums.iter_mut().zip(row) {
@@ -262,29 +170,17 @@ mod tests {
     use crate::ops::testing::{matrix, values};
 
     /// y [rows, columns] with gaps of 3 between rows, of x and W with gaps of 2 and 5.
-    fn check(isa: Isa, [rows, depth, columns]: [usize; 3], onto: usize) {
+    fn check(isa: Isa, [rows, depth, columns]: [usize; 3]) {
         let (x_row, w_row, y_row) = (depth + 2, columns + 5, columns + 3);
         let (x, w) = (matrix(&[rows, x_row], 1), matrix(&[depth.max(1), w_row], 2));
         let mut y: Vec<f32> = vec![0.25; rows * y_row];
         let floats = |t| values(t).into_iter().map(|v| v as f32).collect::<Vec<f32>>();
         let (x, w) = (floats(&x), floats(&w));
-        let start: Vec<f32> = (0..columns).map(|c| c as f32 / 8.0).collect();
-        isa.run(Matmul {
-            rows,
-            depth,
-            columns,
-            x: x.as_ptr(),
-            x_row,
-            w: w.as_ptr(),
-            w_row,
-            y: y.as_mut_ptr(),
-            y_row,
-            onto: [Onto::Zero, Onto::Row(start.as_ptr()), Onto::Y][onto],
-        });
+        isa.run(Matmul { rows, depth, columns, x: x.as_ptr(), x_row, w: w.as_ptr(), w_row, y: y.as_mut_ptr(), y_row });
         for r in 0..rows {
             for c in 0..y_row {
                 let dot = (0..depth).map(|k| f64::from(x[r * x_row + k]) * f64::from(w[k * w_row + c])).sum::<f64>();
-                let expected = if c >= columns { 0.25 } else { dot + [0.0, c as f64 / 8.0, 0.25][onto] };
+                let expected = if c >= columns { 0.25 } else { dot };
                 let found = f64::from(y[r * y_row + c]);
                 assert!((found - expected).abs() < 1e-5, "{isa:?} {rows} {depth} {columns}: {found} {expected}");
             }
@@ -296,13 +192,11 @@ mod tests {
         for isa in Isa::available() {
             for rows in [1, 2, 3, 4, 5, 6, 7, 8, 9, 17, 23] {
                 for columns in [1, 3, 4, 7, 8, 15, 16, 31, 33, 48, 49, 97] {
-                    check(isa, [rows, 37, columns], rows % 3);
+                    check(isa, [rows, 37, columns]);
                 }
             }
             for depth in [0, 1, 31, 32, 33, 96] {
-                for onto in 0..3 {
-                    check(isa, [5, depth, 50], onto);
-                }
+                check(isa, [5, depth, 50]);
             }
         }
     }

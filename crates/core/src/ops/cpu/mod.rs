@@ -6,6 +6,7 @@ pub(crate) mod attention;
 pub(crate) mod branches;
 pub(crate) mod math;
 pub(crate) mod matmul;
+pub(crate) mod panels;
 pub(crate) mod parallel;
 pub(crate) mod simd;
 pub(crate) mod tensor;

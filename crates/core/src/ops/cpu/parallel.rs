@@ -14,6 +14,13 @@ pub(crate) fn split(n: usize, least: usize, unit: usize, each: &(impl Fn(Range<u
     halve(0..n, threads.min(n / least.max(1)).max(1), unit, each);
 }
 
+/// Calls `each` on consecutive ranges of `unit` that make up `0..n`; whoever is idle takes some of them. For work that is
+/// so short that a thread may come late.
+pub(crate) fn spread(n: usize, unit: usize, each: &(impl Fn(Range<usize>) + Sync)) {
+    let alone = rayon::current_thread_index().is_none() || rayon::current_num_threads() == 1;
+    halve(0..n, if alone { 1 } else { n.div_ceil(unit) }, unit, each);
+}
+
 fn halve(range: Range<usize>, parts: usize, unit: usize, each: &(impl Fn(Range<usize>) + Sync)) {
     if parts < 2 || range.len() <= unit {
         if !range.is_empty() {
@@ -39,6 +46,24 @@ mod tests {
         let mut found = found.into_inner().unwrap();
         found.sort_by_key(|range| range.start);
         found
+    }
+
+    #[test]
+    #[allow(clippy::single_range_in_vec_init)]
+    fn units_make_up_the_whole() {
+        let found = |n, unit| {
+            let found = Mutex::new(Vec::new());
+            spread(n, unit, &|range| found.lock().unwrap().push(range));
+            let mut found = found.into_inner().unwrap();
+            found.sort_by_key(|range| range.start);
+            found
+        };
+        assert_eq!(found(100, 48), [0..100]); // no pool
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        pool.install(|| {
+            assert_eq!(found(100, 16), [0..16, 16..32, 32..48, 48..64, 64..80, 80..96, 96..100]);
+            assert!(found(0, 16).is_empty());
+        });
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Rows and vectors of the tile that the matrix product keeps in registers.
     const TILE: (usize, usize);
+    /// Rows of x of which the product with panels keeps sums in registers, 16 for each row.
+    const STRIP: usize;
     /// `a b + c`, in one rounding where the machine has an instruction for it.
     fn mul_add(a: f32, b: f32, c: f32) -> f32;
     unsafe fn zero() -> Self::V;
@@ -104,6 +106,13 @@ pub(crate) trait Simd: Copy {
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     /// `a b + c`
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The same past the caches, to an address of whole vectors; [`Simd::fence`] comes before anyone else reads it.
+    unsafe fn stream(to: *mut f32, v: Self::V) {
+        // SAFETY: the caller's
+        unsafe { Self::store(to, v) }
+    }
+    /// Ends a series of [`Simd::stream`].
+    fn fence() {}
     /// Asks for a cache line that will be read soon; the address need not be valid.
     fn prefetch(at: *const f32);
 }
@@ -116,6 +125,7 @@ impl Simd for Portable {
     type V = [f32; 4];
     const LANES: usize = 4;
     const TILE: (usize, usize) = (4, 2);
+    const STRIP: usize = if cfg!(target_arch = "aarch64") { 4 } else { 2 };
     #[inline(always)]
     fn mul_add(a: f32, b: f32, c: f32) -> f32 {
         // without an instruction, `f32::mul_add` is a slow library call
@@ -195,7 +205,7 @@ mod x86 {
     /// An instruction set by its instructions.
     macro_rules! instructions {
         (
-            $name:ident: $v:ty, $lanes:literal, $tile:expr, $zero:ident, $splat:ident, $load:ident, $store:ident, $add:ident,
+            $name:ident: $v:ty, $lanes:literal, $tile:expr, $strip:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $stream:ident, $add:ident,
             $fma:ident, |$from:ident, $n:ident| $load_first:expr, |$to:ident, $value:ident, $m:ident| $store_first:expr
         ) => {
             #[derive(Clone, Copy)]
@@ -207,6 +217,7 @@ mod x86 {
                 type V = $v;
                 const LANES: usize = $lanes;
                 const TILE: (usize, usize) = $tile;
+                const STRIP: usize = $strip;
                 #[inline(always)]
                 fn mul_add(a: f32, b: f32, c: f32) -> f32 {
                     a.mul_add(b, c)
@@ -244,6 +255,14 @@ mod x86 {
                     unsafe { $fma(a, b, c) }
                 }
                 #[inline(always)]
+                unsafe fn stream(to: *mut f32, v: $v) {
+                    unsafe { $stream(to, v) }
+                }
+                #[inline(always)]
+                fn fence() {
+                    unsafe { _mm_sfence() }
+                }
+                #[inline(always)]
                 fn prefetch(at: *const f32) {
                     unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
                 }
@@ -252,11 +271,11 @@ mod x86 {
     }
 
     instructions!(
-        Avx2: __m256, 8, (4, 3), _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps,
+        Avx2: __m256, 8, (4, 3), 6, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_add_ps,
         _mm256_fmadd_ps, |from, n| _mm256_maskload_ps(from, mask(n)), |to, v, n| _mm256_maskstore_ps(to, mask(n), v)
     );
     instructions!(
-        Avx512: __m512, 16, (8, 3), _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps,
+        Avx512: __m512, 16, (8, 3), 24, _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_stream_ps, _mm512_add_ps,
         _mm512_fmadd_ps, |from, n| _mm512_maskz_loadu_ps(0xFFFFu16 >> (16 - n), from),
         |to, v, n| _mm512_mask_storeu_ps(to, 0xFFFFu16 >> (16 - n), v)
     );

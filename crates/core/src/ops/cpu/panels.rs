@@ -1,0 +1,447 @@
+//! Matrix products with panels of W (`ops/weight.rs`), of one thread.
+//!
+//! x is turned into strips first: of up to 24 rows (as many as the registers hold sums of), the numbers that meet the same
+//! row of W lie side by side. A tile of y, a strip by a panel, stays in registers while both are read from end to end. For
+//! few rows the time is that of reading W once; for many, a block of x stays in the second cache and a block of a panel
+//! in the first. Whatever the number of rows, a number of y is summed in the same order.
+
+use super::simd::{Isa, Kernel, Simd};
+
+/// Columns of a panel: a cache line.
+pub(crate) const WIDTH: usize = 16;
+/// Of the inner axis at once: then a block of a panel is a third of the first cache.
+const BLOCK: usize = 256;
+/// Numbers of x that stay in the second cache. With more, they are taken in blocks.
+const NEAR: usize = 1 << 16;
+/// Rows of W that are fetched ahead.
+const AHEAD: usize = 32;
+
+/// Operands of `y = x W`: x [rows, depth], W panels of `depth` rows each, y [rows, columns], and how far apart rows and
+/// panels lie. Whoever runs it vouches that the pointers are valid for these sizes, and y apart from x and W.
+#[derive(Clone, Copy)]
+pub(crate) struct Product {
+    pub rows: usize,
+    pub depth: usize,
+    pub columns: usize,
+    pub x: *const f32,
+    pub x_row: usize,
+    pub w: *const f32,
+    pub panel: usize,
+    pub y: *mut f32,
+    pub y_row: usize,
+    /// What the product is added to; y need not be initialised unless it is y itself.
+    pub onto: Onto,
+}
+
+/// The start of a product's sums.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Onto {
+    /// Nothing.
+    Zero,
+    /// The same row of numbers everywhere, [columns].
+    Row(*const f32),
+    /// What y holds.
+    Y,
+}
+
+impl Product {
+    /// The numbers that the product is added to, and how far apart their rows lie.
+    #[inline(always)]
+    pub fn start(&self) -> Option<(*const f32, usize)> {
+        match self.onto {
+            Onto::Zero => None,
+            Onto::Row(row) => Some((row, 0)),
+            Onto::Y => Some((self.y, self.y_row)),
+        }
+    }
+}
+
+/// Turns `rows` rows of `depth` numbers: number k of row r goes to `to[k * HEIGHT + r]`; rows beyond become 0.
+///
+/// # Safety
+/// Pointers are valid for these sizes, `to` for `depth * HEIGHT`; at most `HEIGHT` rows.
+#[inline(always)]
+pub(crate) unsafe fn turn<const HEIGHT: usize>(from: *const f32, row: usize, rows: usize, depth: usize, to: *mut f32) {
+    const SIDE: usize = 4;
+    let whole = (rows / SIDE * SIDE, depth / SIDE * SIDE);
+    // SAFETY: the caller's
+    unsafe {
+        for k in (0..whole.1).step_by(SIDE) {
+            for r in (0..whole.0).step_by(SIDE) {
+                let block: [[f32; SIDE]; SIDE] =
+                    std::array::from_fn(|i| from.add((r + i) * row + k).cast::<[f32; SIDE]>().read_unaligned());
+                for j in 0..SIDE {
+                    let column: [f32; SIDE] = std::array::from_fn(|i| block[i][j]);
+                    to.add((k + j) * HEIGHT + r).cast::<[f32; SIDE]>().write_unaligned(column);
+                }
+            }
+        }
+        for k in 0..depth {
+            for r in if k < whole.1 { whole.0 } else { 0 }..HEIGHT {
+                to.add(k * HEIGHT + r).write(if r < rows { *from.add(r * row + k) } else { 0.0 });
+            }
+        }
+    }
+}
+
+/// x in strips: [strips][depth][height], the last one filled up with zeros.
+pub(crate) struct Strips {
+    numbers: Vec<f32>,
+    height: usize,
+    n: usize,
+    rows: usize,
+    depth: usize,
+}
+
+/// The heights that there is code for.
+const HEIGHTS: [usize; 9] = [1, 2, 4, 6, 8, 12, 16, 20, 24];
+
+impl Strips {
+    /// Of x [rows, depth], for these instructions.
+    ///
+    /// # Safety
+    /// The pointer is valid for these sizes.
+    pub unsafe fn of(isa: Isa, x: *const f32, x_row: usize, rows: usize, depth: usize) -> Self {
+        isa.run(Turn { x, x_row, rows, depth })
+    }
+}
+
+struct Turn {
+    x: *const f32,
+    x_row: usize,
+    rows: usize,
+    depth: usize,
+}
+
+impl Kernel for Turn {
+    type Out = Strips;
+    #[inline(always)]
+    fn run<S: Simd>(self) -> Strips {
+        let Turn { x, x_row, rows, depth } = self;
+        // cut evenly: a strip of one row costs nearly as much as a whole one
+        let least = rows.div_ceil(rows.div_ceil(S::STRIP).max(1)).max(1);
+        let height = HEIGHTS.into_iter().find(|height| *height >= least).unwrap_or(S::STRIP);
+        let n = rows.div_ceil(height);
+        let mut numbers: Vec<f32> = Vec::with_capacity(n * height * depth);
+        for strip in 0..n {
+            let first = strip * height;
+            // SAFETY: the caller's; there is room for all strips
+            unsafe {
+                let (from, to) = (x.add(first * x_row), numbers.as_mut_ptr().add(first * depth));
+                let rows = height.min(rows - first);
+                match height {
+                    1 => turn::<1>(from, x_row, rows, depth, to),
+                    2 => turn::<2>(from, x_row, rows, depth, to),
+                    4 => turn::<4>(from, x_row, rows, depth, to),
+                    6 => turn::<6>(from, x_row, rows, depth, to),
+                    8 => turn::<8>(from, x_row, rows, depth, to),
+                    12 => turn::<12>(from, x_row, rows, depth, to),
+                    16 => turn::<16>(from, x_row, rows, depth, to),
+                    20 => turn::<20>(from, x_row, rows, depth, to),
+                    _ => turn::<24>(from, x_row, rows, depth, to),
+                }
+            }
+        }
+        // SAFETY: strip by strip, all of it
+        unsafe { numbers.set_len(n * height * depth) };
+        Strips { numbers, height, n, rows, depth }
+    }
+}
+
+/// `y = x W`, x in strips.
+pub(crate) struct Panels<'a> {
+    pub product: Product,
+    pub x: &'a Strips,
+}
+
+impl Kernel for Panels<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let (m, x) = (self.product, self.x);
+        let strips_near = (NEAR / (BLOCK * x.height)).max(1);
+        // one strip: panel by panel, from end to end; more: some of the inner axis for all panels
+        let at_once = if x.n == 1 { x.depth.max(1) } else { BLOCK };
+        let is_aligned = m.y.addr() % (4 * WIDTH) == 0 && m.y_row % WIDTH == 0;
+        for strips in (0..x.n).step_by(strips_near).map(|first| first..x.n.min(first + strips_near)) {
+            for k in (0..x.depth.max(1)).step_by(at_once) {
+                let onto = if k > 0 { Some((m.y.cast_const(), m.y_row)) } else { m.start() };
+                for column in (0..m.columns).step_by(WIDTH) {
+                    for strip in strips.clone() {
+                        let row = strip * x.height;
+                        // SAFETY: offsets stay inside the operands, for which the caller vouches
+                        unsafe {
+                            let tile = Tile {
+                                rows: x.height.min(x.rows - row),
+                                columns: WIDTH.min(m.columns - column),
+                                depth: at_once.min(x.depth - k),
+                                x: x.numbers.as_ptr().add(row * x.depth + k * x.height),
+                                w: m.w.add(column / WIDTH * m.panel + k * WIDTH),
+                                ahead: if strip == strips.start { AHEAD * WIDTH } else { 0 },
+                                y: m.y.add(row * m.y_row + column),
+                                y_row: m.y_row,
+                                is_aside: x.n == 1 && is_aligned,
+                                onto: onto.map(|(at, gap)| (at.add(row * gap + column), gap)),
+                            };
+                            tile.run::<S>(x.height);
+                        }
+                    }
+                }
+            }
+        }
+        S::fence();
+    }
+}
+
+/// One tile of y, and some of the inner axis, summed block by block.
+#[derive(Clone, Copy)]
+struct Tile {
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    x: *const f32,
+    w: *const f32,
+    /// Numbers of W that are fetched ahead.
+    ahead: usize,
+    y: *mut f32,
+    y_row: usize,
+    /// Whether y is written past the caches: where W comes from memory, a row of y that is fetched first costs more than it
+    /// does to read it again later.
+    is_aside: bool,
+    onto: Option<(*const f32, usize)>,
+}
+
+/// # Safety
+/// Pointers are valid for the tile's sizes.
+impl Tile {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, height: usize) {
+        // SAFETY: the caller's; no strip is higher than `S::STRIP` says
+        unsafe {
+            match height {
+                1 => self.of_height::<S, 1>(),
+                2 => self.of_height::<S, 2>(),
+                4 => self.of_height::<S, 4>(),
+                6 if S::STRIP >= 6 => self.of_height::<S, 6>(),
+                8 if S::STRIP >= 8 => self.of_height::<S, 8>(),
+                12 if S::STRIP >= 12 => self.of_height::<S, 12>(),
+                16 if S::STRIP >= 16 => self.of_height::<S, 16>(),
+                20 if S::STRIP >= 20 => self.of_height::<S, 20>(),
+                24 if S::STRIP >= 24 => self.of_height::<S, 24>(),
+                _ => unreachable!("strips of {height} rows"),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn of_height<S: Simd, const R: usize>(self) {
+        // SAFETY: the caller's; a panel is so many vectors wide
+        unsafe {
+            match S::LANES {
+                16 => self.of_size::<S, R, 1>(),
+                8 => self.of_size::<S, R, 2>(),
+                _ => self.of_size::<S, R, 4>(),
+            }
+        }
+    }
+
+    /// R rows of C vectors.
+    #[inline(always)]
+    unsafe fn of_size<S: Simd, const R: usize, const C: usize>(self) {
+        // SAFETY: the caller's; rows and columns beyond the tile's are neither read nor written
+        unsafe {
+            let mut totals = [[S::zero(); C]; R];
+            let (mut x, mut w) = (self.x, self.w);
+            for first in (0..self.depth).step_by(BLOCK) {
+                let mut sums = [[S::zero(); C]; R];
+                for _ in 0..BLOCK.min(self.depth - first) {
+                    S::prefetch(w.wrapping_add(self.ahead));
+                    let row: [S::V; C] = std::array::from_fn(|c| S::load(w.add(c * S::LANES)));
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let x = S::splat(*x.add(r));
+                        for (sum, w) in sums.iter_mut().zip(row) {
+                            *sum = S::fma(x, w, *sum);
+                        }
+                    }
+                    (x, w) = (x.add(R), w.add(WIDTH));
+                }
+                for (totals, sums) in totals.iter_mut().zip(sums) {
+                    for (total, sum) in totals.iter_mut().zip(sums) {
+                        *total = S::add(*total, sum);
+                    }
+                }
+            }
+            for (r, totals) in totals.into_iter().enumerate().take(self.rows) {
+                let y = self.y.add(r * self.y_row);
+                let onto = self.onto.map(|(at, gap)| at.add(r * gap));
+                for (c, total) in totals.into_iter().enumerate() {
+                    let at = c * S::LANES;
+                    match self.columns.saturating_sub(at) {
+                        0 => (),
+                        n if n >= S::LANES => {
+                            let sum = onto.map_or(total, |onto| S::add(S::load(onto.add(at)), total));
+                            if self.is_aside { S::stream(y.add(at), sum) } else { S::store(y.add(at), sum) }
+                        }
+                        n => {
+                            let sum = onto.map_or(total, |onto| S::add(S::load_first(onto.add(at), n), total));
+                            S::store_first(y.add(at), sum, n);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `u Wᵀ` for few rows of u, each [columns]: y [n, rows of W]. Panels are read once, some rows at a time.
+pub(crate) struct Fold<'a> {
+    /// Rows of u, `u_row` apart.
+    pub u: &'a [f32],
+    pub u_row: usize,
+    pub n: usize,
+    /// Columns of W.
+    pub columns: usize,
+    /// Panels of W from the first of these rows on.
+    pub w: *const f32,
+    pub panel: usize,
+    /// Rows of W.
+    pub rows: usize,
+    pub y: *mut f32,
+    pub y_row: usize,
+}
+
+impl Kernel for Fold<'_> {
+    type Out = ();
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let mut lanes = [0f32; WIDTH];
+        // SAFETY: the caller vouches for pointers and sizes
+        unsafe {
+            let mut sums = vec![S::zero(); self.n * BLOCK.min(self.rows)];
+            for first in (0..self.rows).step_by(BLOCK) {
+                let rows = BLOCK.min(self.rows - first);
+                sums.fill(S::zero());
+                for column in (0..self.columns).step_by(WIDTH) {
+                    let w = self.w.add(column / WIDTH * self.panel + first * WIDTH);
+                    for (r, sums) in sums.chunks_mut(rows).take(self.n).enumerate() {
+                        let u = &self.u[r * self.u_row..][column..self.columns.min(column + WIDTH)];
+                        for (at, u) in u.chunks(S::LANES).enumerate() {
+                            let (u, at) = (S::load_first(u.as_ptr(), u.len()), at * S::LANES);
+                            for (i, sum) in sums.iter_mut().enumerate() {
+                                let w = w.add(i * WIDTH + at);
+                                S::prefetch(w.wrapping_add(AHEAD * WIDTH));
+                                *sum = S::fma(S::load(w), u, *sum);
+                            }
+                        }
+                    }
+                }
+                for (r, sums) in sums.chunks(rows).take(self.n).enumerate() {
+                    for (i, sum) in sums.iter().enumerate() {
+                        S::store(lanes.as_mut_ptr(), *sum);
+                        self.y.add(r * self.y_row + first + i).write(lanes[..S::LANES].iter().sum());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod testing {
+    use super::WIDTH;
+
+    /// W [depth, columns] in panels that lie 7 numbers further apart than they need.
+    pub fn panels(w: &[f32], depth: usize, columns: usize) -> (Vec<f32>, usize) {
+        let panel = depth * WIDTH + 7;
+        let mut all = vec![0.0; columns.div_ceil(WIDTH) * panel];
+        for (i, x) in w.iter().enumerate() {
+            let (k, c) = (i / columns, i % columns);
+            all[c / WIDTH * panel + k * WIDTH + c % WIDTH] = *x;
+        }
+        (all, panel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::panels;
+    use super::*;
+    use crate::ops::testing::{matrix, values};
+
+    fn floats(shape: &[usize], seed: u64) -> Vec<f32> {
+        values(&matrix(shape, seed)).into_iter().map(|v| v as f32).collect()
+    }
+
+    /// y [rows, columns] with gaps of 3 between rows, of x with gaps of 2.
+    fn check(isa: Isa, [rows, depth, columns]: [usize; 3], onto: usize) {
+        let (x_row, y_row) = (depth + 2, columns + 3);
+        let (x, w) = (floats(&[rows, x_row], 1), floats(&[depth * columns], 2));
+        let (all, panel) = panels(&w, depth, columns);
+        let mut y: Vec<f32> = vec![0.25; rows * y_row];
+        let start: Vec<f32> = (0..columns).map(|c| c as f32 / 8.0).collect();
+        let onto_which = [Onto::Zero, Onto::Row(start.as_ptr()), Onto::Y][onto];
+        // SAFETY: the buffers are of these sizes
+        let strips = unsafe { Strips::of(isa, x.as_ptr(), x_row, rows, depth) };
+        let product = Product {
+            rows,
+            depth,
+            columns,
+            x: x.as_ptr(),
+            x_row,
+            w: all.as_ptr(),
+            panel,
+            y: y.as_mut_ptr(),
+            y_row,
+            onto: onto_which,
+        };
+        isa.run(Panels { product, x: &strips });
+        for r in 0..rows {
+            for c in 0..y_row {
+                let found = f64::from(y[r * y_row + c]);
+                if c >= columns {
+                    assert_eq!(found, 0.25, "beyond the columns");
+                    continue;
+                }
+                let start = [0.0, c as f64 / 8.0, 0.25][onto];
+                let terms = (0..depth).map(|k| f64::from(x[r * x_row + k]) * f64::from(w[k * columns + c]));
+                let (sum, size) = terms.fold((start, start), |(sum, size), term| (sum + term, size + term.abs()));
+                assert!((found - sum).abs() <= 1e-6 * size, "{isa:?} {rows} {depth} {columns}: {found} {sum}");
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_every_strip_and_rest() {
+        for isa in Isa::available() {
+            for rows in 1..=30 {
+                for columns in [1, 4, 7, 8, 15, 16, 17, 33, 48] {
+                    check(isa, [rows, 37, columns], rows % 3);
+                }
+            }
+            for depth in [0, 1, 3, 255, 256, 257, 600] {
+                for onto in 0..3 {
+                    check(isa, [5, depth, 50], onto);
+                    check(isa, [140, depth, 20], onto); // x is not near
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn folds_are_their_definition() {
+        for isa in Isa::available() {
+            for (n, rows, columns) in [(1, 1, 1), (2, 5, 16), (3, 300, 37), (8, 512, 100), (5, 17, 8)] {
+                let (u, w) = (floats(&[n * columns], 1), floats(&[rows * columns], 2));
+                let (all, panel) = panels(&w, rows, columns);
+                let mut y = vec![0f32; n * rows];
+                let (w_at, to) = (all.as_ptr(), y.as_mut_ptr());
+                isa.run(Fold { u: &u, u_row: columns, n, columns, w: w_at, panel, rows, y: to, y_row: rows });
+                for (i, found) in y.iter().enumerate() {
+                    let (u, w) = (&u[i / rows * columns..][..columns], &w[i % rows * columns..][..columns]);
+                    let expected: f64 = u.iter().zip(w).map(|(u, w)| f64::from(*u) * f64::from(*w)).sum();
+                    assert!((f64::from(*found) - expected).abs() < 1e-5, "{isa:?} {n} {rows} {columns}");
+                }
+            }
+        }
+    }
+}

@@ -1,35 +1,14 @@
 import type { Table } from 'apache-arrow'
 import { componentColumns, rowColumns } from './arrow.js'
-import { nativePositions, type Position, type PromptOptions } from './asked.js'
-import { resolvedTarget } from './attribution.js'
+import type { Position } from './asked.js'
 import { CausalCircuit, type CircuitChoice } from './causal-circuit.js'
-import { type Component, columnOf, frozen } from './components.js'
+import { columnOf, type Component, frozen } from './components.js'
 import { invalidArgument } from './errors.js'
-import { type NativeCausal, type NativeErasure, type NativePositions, verdictNames } from './native.js'
+import { type NativeCausal, type NativeErasure, verdictNames } from './native.js'
 import { firstLines, type Origin, Result } from './observed.js'
 import { index } from './options.js'
-import type { ReplacedBy, ReplaceWith } from './replacement.js'
-import type { ResolvedTarget } from './targets.js'
-
-/** Options of {@link Model.ablate}. */
-export interface AblateOptions extends PromptOptions {
-  /** What components are. Default `'head'`. */
-  readonly unit?: 'layer' | 'head'
-  /** What takes a component's place. Default `'zero'`. */
-  readonly set?: ReplaceWith
-  /**
-   * Where: at each row's own position (`'row'`, the default), at every position, or at these of every prompt. A component
-   * that does nothing at its row may matter elsewhere: a head that other heads read from is silent at the row.
-   */
-  readonly ablateAt?: 'row' | 'all' | Exclude<Position, 'last' | 'all'>
-  /** Labels of components of that unit. Default: all of them. */
-  readonly components?: readonly string[]
-  /** What a certificate that fails does: reject with `INCOMPLETE` (default), or a process warning. */
-  readonly onViolation?: 'throw' | 'warn'
-}
-
-/** @internal Names of {@link AblateOptions} that are not those of every call. */
-export const ABLATE_OPTIONS = ['unit', 'set', 'ablateAt', 'components', 'onViolation'] as const
+import type { ReplacedBy } from './replacement.js'
+import { type ResolvedTarget, resolvedTarget } from './targets.js'
 
 /**
  * What became of a component's direct effect D when it was replaced, with T the total effect, r = T / D and ε 5 % of the
@@ -374,16 +353,4 @@ let names: readonly Verdict[] | undefined
 function verdicts(): readonly Verdict[] {
   names ??= Object.freeze(verdictNames() as Verdict[])
   return names
-}
-
-/** @internal The positions of a change that is not at each row's own. */
-export function ablatedPositions(at: unknown): NativePositions {
-  if (at !== 'last') return nativePositions(at, 'ablateAt')
-  throw invalidArgument('ablateAt', at, "'row', 'all', a position, a list of positions, or { perPrompt: a list of lists }")
-}
-
-/** @internal The warning of certificates that do not hold. */
-export function warnUnexplained(numbers: number): void {
-  const message = `${numbers} total effect${numbers === 1 ? '' : 's'} did not add up within the tolerance; see result.residual`
-  process.emitWarning(message, { type: 'PrismWarning', code: 'INCOMPLETE' })
 }

@@ -2,18 +2,18 @@
 import type { Table } from 'apache-arrow'
 import { rowColumns } from './arrow.js'
 import { nativeAsked, PROMPT_OPTIONS, type PromptOptions } from './asked.js'
-import { resolvedTarget } from './attribution.js'
 import { BOOTSTRAP_OPTIONS, type BootstrapOptions, type Estimate, estimates } from './bootstrap.js'
 import { call } from './calls.js'
 import { CausalCircuit, circuitKind, type CircuitKind, circuitKinds } from './causal-circuit.js'
 import { columnOf, type Component } from './components.js'
 import { invalidArgument } from './errors.js'
-import type { NativeModel, NativeWithout } from './native.js'
+import type { Loaded } from './loaded.js'
+import type { NativeWithout } from './native.js'
 import { checkRows, firstLines, type Origin, Result } from './observed.js'
 import { checkKeys, wholeNumber } from './options.js'
 import { SplitMix } from './random.js'
 import { nativeSet, type ReplacedBy, type ReplaceWith } from './replacement.js'
-import { copiedDirections, nativeTargets, type ResolvedTarget } from './targets.js'
+import { copiedDirections, nativeTargets, type ResolvedTarget, resolvedTarget } from './targets.js'
 
 /** Options of {@link Model.faithfulness}. */
 export interface FaithfulnessOptions extends PromptOptions {
@@ -235,17 +235,9 @@ interface Trial {
   }[]
 }
 
-/** @internal What of a model it takes. */
-export interface FaithfulnessModel {
-  readonly native: NativeModel
-  readonly origin: Origin
-  /** By head. */
-  readonly components: readonly Component[]
-}
-
-/** @internal */
+/** @internal {@link Model.faithfulness}. */
 export async function faithfulness(
-  { native, origin, components }: FaithfulnessModel,
+  model: Loaded,
   prompts: unknown,
   targets: unknown,
   circuit: CausalCircuit,
@@ -258,14 +250,15 @@ export async function faithfulness(
   const list = structuredClone(nativeTargets(targets, asked.prompts.length))
   const directions = copiedDirections(list, asked.prompts.length)
   const { words, ...set } = structuredClone(nativeSet(options.set))
-  const trial = new Sets(components, circuit, circuitKinds('over', options.over, ['head', 'mlp'])).trial(words, options)
-  if (!(await circuit.isOf(origin)))
+  const over = circuitKinds('over', options.over, ['head', 'mlp'])
+  const trial = new Sets(model.components('head'), circuit, over).trial(words, options)
+  if (!(await circuit.isOf(model.origin)))
     throw invalidArgument('circuit', 'one of another model', 'a circuit that was found in this model')
   const sets = Uint32Array.from(trial.sets.flat())
   const ends = trial.sets.map((_, i) => trial.sets.slice(0, i + 1).reduce((sum, { length }) => sum + length, 0))
   const request = { asked, targets: list, ...set, sets, setOffsets: Uint32Array.from([0, ...ends]) }
-  const found = await call(native, options, (cancel, report) => native.without(request, cancel, report))
-  return new Faithfulness(found, trial, directions, origin)
+  const found = await call(model.native, options, (cancel, report) => model.native.without(request, cancel, report))
+  return new Faithfulness(found, trial, directions, model.origin)
 }
 
 /** Sets of components to take away, each once. */

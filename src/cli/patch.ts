@@ -1,6 +1,7 @@
 // logit-prism patch: which place of the model carries the difference between two prompts.
 import type { Model } from '../model.js'
-import type { Patched, PatchAxis, PatchMatrix, PatchPoint } from '../patch.js'
+import type { PatchAxis, PatchPoint } from '../patch.js'
+import type { Patched, PatchMatrix } from '../patched.js'
 import { toSvg } from '../plot.js'
 import type { ResolvedTarget, Target } from '../targets.js'
 import type { Prompt } from '../tokens.js'

@@ -16,7 +16,7 @@ import { checkRows, firstLines, Observed, type Origin } from './observed.js'
 import { checkKeys, index, oneOf, wholeNumber } from './options.js'
 import { bars, heatmap, type Plot } from './plot.js'
 import { type ComponentMean, type MeanOptions, Sums } from './summary.js'
-import { copiedDirections, type ResolvedTarget, resolvedTarget, type Target } from './targets.js'
+import { copiedDirections, type NativeTargets, type ResolvedTarget, resolvedTarget, type Target } from './targets.js'
 import type { Prompt } from './tokens.js'
 
 /** Options of {@link Model.attribute}. */
@@ -64,7 +64,9 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
   /** Whether every row's certificate holds; always false with `norm: 'none'`, which has none. */
   readonly certified: boolean
 
-  readonly #resolve: (row: number) => ResolvedTarget
+  // fields, not a closure: what a closure holds outlives V8's sweeps of young objects, and a stream would grow by it
+  readonly #native: NativeTargets
+  readonly #directions: readonly (Float32Array | undefined)[]
   #targets: readonly ResolvedTarget[] | undefined
 
   /** @internal */
@@ -91,21 +93,20 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
     this.residual = part(3)
     this.tolerance = part(4)
     this.certified = method.norm !== 'none' && native.violations === 0
-    const { rowPrompt, targetTokens, targetWeights, targetOffsets, targetMean } = native
-    const resolved = { targetTokens, targetWeights, targetOffsets, targetMean }
-    this.#resolve = (row) => resolvedTarget(resolved, row, directions[rowPrompt[row] ?? 0])
+    this.#native = native
+    this.#directions = directions
   }
 
   /** What each row attributes, resolved to ids. */
   get targets(): readonly ResolvedTarget[] {
-    this.#targets ??= Object.freeze(Array.from(this.rows.prompt, (_, i) => this.#resolve(i)))
+    this.#targets ??= Object.freeze(Array.from(this.rows.prompt, (_, i) => this.#target(i)))
     return this.#targets
   }
 
   /** One row. */
   row(i: number): AttributionRow {
     const row = this.rowIndex(i)
-    return new AttributionRow(this, row, this.#targets?.[row] ?? this.#resolve(row))
+    return new AttributionRow(this, row, this.#targets?.[row] ?? this.#target(row))
   }
 
   /** Row by row. */
@@ -209,6 +210,10 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
     const word = this.certified ? 'certified' : 'not certified'
     const head = `Attribution: ${n} rows × ${this.components.length} components by ${this.method.unit}, ${word}`
     return [head, ...firstLines(n, (i) => this.row(i).inLine())].join('\n')
+  }
+
+  #target(row: number): ResolvedTarget {
+    return resolvedTarget(this.#native, row, this.#directions[this.rows.prompt[row] ?? 0])
   }
 }
 

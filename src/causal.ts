@@ -251,7 +251,8 @@ export class Causal extends Result implements Iterable<CausalRow> {
     const n = this.rows.prompt.length
     const where = { row: 'at the row', all: 'at every position' }[this.method.ablateAt as string] ?? 'at named positions'
     const word = this.certified ? 'certified' : 'not certified'
-    const head = `Causal: ${n} rows × ${this.ablated.length} components by ${this.method.unit}, replaced ${where}, ${word}`
+    const [rows, components] = [n === 1 ? 'row' : 'rows', this.ablated.length === 1 ? 'component' : 'components']
+    const head = `Causal: ${n} ${rows} × ${this.ablated.length} ${components} by ${this.method.unit}, replaced ${where}, ${word}`
     return [head, ...firstLines(n, (i) => this.row(i).inLine())].join('\n')
   }
 }

@@ -201,9 +201,19 @@ export class Faithfulness extends Result {
       const [c, f, s] = [this.circuit, this.full, this.score].map((list) => (list[i] ?? Number.NaN).toFixed(3))
       return `prompt ${this.rows.prompt[i]}, position ${this.rows.position[i]}: ${c} of ${f}, score ${s}`
     }
-    const head = `Faithfulness: ${n} rows, a circuit of ${this.tried.components.length} components, everything else ${this.method.set}`
-    return [head, ...firstLines(n, line)].join('\n')
+    const size = this.tried.components.length
+    const circuit = `${n} ${n === 1 ? 'row' : 'rows'}, a circuit of ${size} ${size === 1 ? 'component' : 'components'}`
+    return [`Faithfulness: ${circuit}, everything else replaced by ${REPLACED_BY[this.method.set]}`, ...firstLines(n, line)].join(
+      '\n',
+    )
   }
+}
+
+const REPLACED_BY: Readonly<Record<ReplacedBy, string>> = {
+  zero: 'zero',
+  mean: 'its mean',
+  'mean at the same position': 'its mean at the same position',
+  from: 'its value in other prompts',
 }
 
 function normalised(full: number, circuit: number, empty: number): number {

@@ -27,7 +27,7 @@ export type PatchMethod =
 
 /** Numbers of a pair, or their mean over pairs, in rows and columns. */
 export interface PatchMatrix {
-  /** Layers, heads or senders. */
+  /** Layers, heads or senders; more than three senders together are one row by their number, `method.from` names them. */
   readonly rows: readonly string[]
   /** Positions with their tokens, heads, or receivers. */
   readonly columns: readonly string[]
@@ -189,8 +189,7 @@ export class Patched extends Result {
   top(k = 10, of: number | 'mean' = 'mean'): Patch[] {
     index('k', k, Number.MAX_SAFE_INTEGER)
     const { rows, columns, values, normalised } = this.#of(of)
-    const list = this.#base
-    const base = of === 'mean' ? list.reduce((sum, f) => sum + f, 0) / list.length : (list[of] ?? Number.NaN)
+    const base = this.#baseOf(of)
     const cells = rows.flatMap((row, i) =>
       columns.map((column, j): Patch => {
         const value = values[i]?.[j] ?? Number.NaN
@@ -200,22 +199,29 @@ export class Patched extends Result {
     return cells.sort((a, b) => Math.abs(b.moved) - Math.abs(a.moved)).slice(0, k)
   }
 
-  /** A heat map of a pair, or the mean, as a Vega-Lite spec: normalised, or in logits where that is undefined. */
+  /**
+   * A heat map of a pair, or the mean, as a Vega-Lite spec: how far every patch moves the target from the run that was patched
+   * (0, white) to the other (1): `normalised`, or `1 − normalised` where the clean run was patched; in logits where the two
+   * runs give the same.
+   */
   plot(of: number | 'mean' = this.nPrompts === 1 ? 0 : 'mean'): Plot {
     const { rows, columns, values, normalised } = this.#of(of)
-    const shown = normalised ?? values
+    const base = this.#baseOf(of)
+    const moved = (value: number) => (this.#base === this.clean ? 1 - value : value)
+    const shown = normalised?.map((row) => row.map(moved)) ?? values.map((row) => row.map((value) => value - base))
     const cells = rows.flatMap((y, i) => columns.map((x, j) => ({ x, y, value: shown[i]?.[j] ?? Number.NaN })))
     const [what, xTitle, yTitle] = this.#titles
+    const [from, to] = this.#base === this.clean ? ['clean', 'corrupted'] : ['corrupted', 'clean']
     const whose = of === 'mean' ? `mean over ${this.nPrompts} pairs` : `pair ${of}`
     return heatmap({
       title: what,
-      subtitle: normalised ? `${whose}: 0 as corrupted, 1 as clean` : `${whose}: clean and corrupted are the same`,
+      subtitle: normalised ? `${whose}: 0 as ${from}, 1 as ${to}` : `${whose}: clean and corrupted are the same`,
       cells,
       xs: columns,
       ys: rows,
       xTitle,
       yTitle,
-      legend: normalised ? 'normalised' : 'logits',
+      legend: normalised ? 'of the way' : 'logits',
       scale: 'diverging',
       upwards: this.method.change === 'patch',
     })
@@ -277,7 +283,7 @@ export class Patched extends Result {
     const head = `Patched: ${what}, ${n} ${n === 1 ? 'pair' : 'pairs'} × ${this.#rows.length} ${n === 1 ? `× ${this.#width(0)}` : 'rows'}`
     const line = (i: number) => {
       const strongest = this.top(3, i).map(({ row, column, normalised, value }) => {
-        const number = normalised === undefined ? value.toFixed(3) : `${(normalised * 100).toFixed(0)} %`
+        const number = normalised === undefined ? value.toFixed(3) : `${Math.round(normalised * 100) || 0} %`
         return `${row} ${column} ${number}`
       })
       return `clean ${this.clean[i]?.toFixed(3)}, corrupted ${this.corrupt[i]?.toFixed(3)}; ${strongest.join(', ')}, …`
@@ -288,6 +294,11 @@ export class Patched extends Result {
   /** The target in the runs that were patched. */
   get #base(): Float64Array {
     return this.method.change === 'patch' && this.method.direction === 'denoising' ? this.corrupt : this.clean
+  }
+
+  #baseOf(of: number | 'mean'): number {
+    const list = this.#base
+    return of === 'mean' ? list.reduce((sum, f) => sum + f, 0) / list.length : (list[of] ?? Number.NaN)
   }
 
   #of(of: number | 'mean'): PatchMatrix {
@@ -314,7 +325,8 @@ export class Patched extends Result {
     const layers = Array.from({ length: nLayers }, (_, l) => `L${l}`)
     if (method.change === 'path') {
       const labels = senders.map(({ label }) => label)
-      return method.each ? labels : [labels.join(' + ')]
+      if (method.each) return labels
+      return [labels.length > 3 ? `${labels.length} senders` : labels.join(' + ')]
     }
     const byBoth = method.over.includes('head') && method.over.includes('position')
     return byBoth ? layers.flatMap((l) => Array.from({ length: nHeads }, (_, h) => `${l}H${h}`)) : layers

@@ -63,7 +63,7 @@ export interface Effect {
 export interface Erasure {
   /** Of the component. */
   readonly label: string
-  /** |c|, in the clean run. */
+  /** |c|, in the clean run: a length in the residual stream, as all numbers here. */
   readonly norm: number
   /**
    * `c_j·c / |c|` of every other component, in the order of the model: in the clean run, and after c was replaced. One that is
@@ -93,7 +93,7 @@ export class Causal extends Result implements Iterable<CausalRow> {
   readonly measured: Float32Array
   /** Attributions of the clean run, [rows, components]. */
   readonly attributions: Float32Array
-  /** D, [rows, ablated]. */
+  /** D, [rows, ablated], in logits, as all that follows. */
   readonly direct: Float32Array
   /** T, [rows, ablated]. */
   readonly total: Float32Array

@@ -47,7 +47,7 @@ export interface CompletenessOptions {
 /** @internal Names of {@link FaithfulnessOptions} that are not those of every call. */
 export const FAITHFULNESS_OPTIONS = ['set', 'over', 'completeness', 'minimality'] as const
 
-/** What is left of the target, means over the rows, when a part is taken from the circuit and from the whole model. */
+/** What is left of the target, in logits, means over the rows, when a part is taken from the circuit and from the whole model. */
 export interface Completeness {
   /** K. */
   readonly without: readonly string[]
@@ -61,7 +61,7 @@ export interface Completeness {
   readonly difference: number
 }
 
-/** What a component matters in the circuit, means over the rows. */
+/** What a component matters in the circuit, in logits, means over the rows. */
 export interface Minimality {
   /** v. */
   readonly label: string
@@ -203,9 +203,11 @@ export class Faithfulness extends Result {
     }
     const size = this.tried.components.length
     const circuit = `${n} ${n === 1 ? 'row' : 'rows'}, a circuit of ${size} ${size === 1 ? 'component' : 'components'}`
-    return [`Faithfulness: ${circuit}, everything else replaced by ${REPLACED_BY[this.method.set]}`, ...firstLines(n, line)].join(
-      '\n',
-    )
+    const [f, c, e] = [this.full, this.circuit, this.empty].map((list) => list.reduce((sum, x) => sum + x, 0) / n)
+    const means = (full = Number.NaN, kept = Number.NaN, empty = Number.NaN) =>
+      `  mean: ${kept.toFixed(3)} of ${full.toFixed(3)}, nothing kept ${empty.toFixed(3)}, score ${normalised(full, kept, empty).toFixed(3)}`
+    const head = `Faithfulness: ${circuit}, everything else replaced by ${REPLACED_BY[this.method.set]}`
+    return [head, ...(n > 1 ? [means(f, c, e)] : []), ...firstLines(n, line)].join('\n')
   }
 }
 

@@ -42,11 +42,11 @@ export interface Patch {
   /** Which row and column of the matrix. */
   readonly row: string
   readonly column: string
-  /** The target after it. */
+  /** The target after it, in logits. */
   readonly value: number
   /** 0 as corrupted, 1 as clean; `undefined` where these are the same. */
   readonly normalised: number | undefined
-  /** How far it moves the target from the run that was patched. */
+  /** How far it moves the target from the run that was patched, in logits. */
   readonly moved: number
 }
 
@@ -76,9 +76,9 @@ export class Patched extends Result {
   readonly method: PatchMethod
   /** The target in the clean run of every pair, in logits. */
   readonly clean: Float64Array
-  /** The target in the corrupted run of every pair. */
+  /** The target in the corrupted run of every pair, in logits. */
   readonly corrupt: Float64Array
-  /** The target after every patch: pair after pair, row-major. */
+  /** The target after every patch, in logits: pair after pair, each [rows, columns], row-major; see {@link matrix}. */
   readonly values: Float64Array
   /** `(value − corrupt) / (clean − corrupt)`, in the same order; NaN for the pairs of `undefinedPairs`. */
   readonly normalised: Float64Array
@@ -124,7 +124,11 @@ export class Patched extends Result {
     })
   }
 
-  /** The ids of the corrupted prompt of a pair as they were run. */
+  /**
+   * The ids of the corrupted prompt of a pair as they were run, BOS included.
+   *
+   * @throws {PrismError} `INVALID_ARGUMENT` for a pair that there is not, as every method that takes one
+   */
   corruptIds(pair: number): Uint32Array {
     const [i, { corruptIds, corruptIdOffsets }] = [this.#pair(pair), this.#native]
     return corruptIds.subarray(corruptIdOffsets[i], corruptIdOffsets[i + 1])

@@ -131,14 +131,14 @@ export class Attention {
   /** A picture of one head on one prompt as a Vega-Lite spec: queries down, keys across. */
   plot(layer: number, head: number, prompt: number): Plot {
     const pattern = this.pattern(layer, head, prompt)
-    const labels = tokenLabels(this.tokens(prompt))
-    const cells = labels.flatMap((y, q) => labels.slice(0, q + 1).map((x, k) => ({ x, y, value: pattern.at(q, k) })))
+    const tokens = tokenLabels(this.tokens(prompt))
+    const cells = tokens.flatMap((y, q) => tokens.slice(0, q + 1).map((x, k) => ({ x, y, value: pattern.at(q, k) })))
     return heatmap({
       title: `Attention of L${layer}H${head}`,
-      subtitle: `prompt ${prompt}, ${labels.length} tokens`,
+      subtitle: `prompt ${prompt}, ${tokens.length} tokens`,
       cells,
-      xs: labels,
-      ys: labels,
+      xs: tokens,
+      ys: tokens,
       xTitle: 'key: looked at',
       yTitle: 'query: looks',
       legend: 'attention',

@@ -56,7 +56,10 @@ export async function load(path: string | URL, options: LoadOptions): Promise<Lo
     if (device !== 'cpu' && options.kernels === 'fused')
       throw invalidArgument('kernels', 'fused', "'plain': the fused kernels are the CPU's")
     const where = device === 'cpu' ? { device, kernels } : { device, dtype }
-    const load = { ...where, ...fixed, ...limits }
-    return new Loaded(await callOf(addon, options, (cancel, report) => addon.loadModel(directory, load, cancel, report)), placement)
+    const wanted = { ...where, ...fixed, ...limits }
+    return new Loaded(
+      await callOf(addon, options, (cancel, report) => addon.loadModel(directory, wanted, cancel, report)),
+      placement,
+    )
   })
 }

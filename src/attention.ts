@@ -1,10 +1,14 @@
-import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
-import { invalidArgument, native, unknownName } from './errors.js'
-import type { NativeDetected, NativeHeadPattern, NativePatterns, NativeScore } from './native.js'
+import { nativeAsked } from './asked.js'
+import { call, CALL_OPTIONS, type CallOptions } from './calls.js'
+import { labels } from './components.js'
+import { native, unknownName } from './errors.js'
+import type { Loaded } from './loaded.js'
+import type { NativeHeadPattern, NativePatterns, NativeScore } from './native.js'
 import type { Origin, Provenance } from './observed.js'
 import { checkKeys, index } from './options.js'
 import { heatmap, type Plot, tokenLabels } from './plot.js'
 import { Tensor } from './tensor.js'
+import type { Prompt } from './tokens.js'
 
 /** Names for where a head looks. */
 export type PatternType = 'previousToken' | 'self' | 'first' | 'column' | 'induction' | 'duplicateToken' | 'uniform'
@@ -52,53 +56,6 @@ export interface HeadPattern {
   /** By how much the strength of the strongest name but `uniform` exceeds the next one's, or 0. */
   readonly margin: number
 }
-
-/** One test of a head on random tokens. */
-export interface Detection {
-  /** Mean attention on the keys in question. */
-  readonly score: number
-  /** The same where there is nothing to detect. */
-  readonly null: number
-  /** Chance of such a difference (one-sided Welch test over sequences, times the number of heads). */
-  readonly p: number
-  /** `p` below the level and `score − null` at or above the threshold. */
-  readonly detected: boolean
-}
-
-/** The tests of one head. */
-export interface DetectedHead {
-  /** `L9H6` */
-  readonly label: string
-  /** From 0. */
-  readonly layer: number
-  /** Index in the layer, from 0. */
-  readonly head: number
-  /** From the second occurrence of a token to the token behind its first: the prefix-matching score of Olsson et al. 2022. */
-  readonly induction: Detection
-  /** From the second occurrence of a token to its first. */
-  readonly duplicateToken: Detection
-  /** To the token before, on sequences that do not repeat. */
-  readonly previousToken: Detection
-}
-
-/** Options of {@link Model.detectHeads}. */
-export interface DetectOptions extends CallOptions {
-  /** Labels of heads. Default: all of them. */
-  readonly heads?: readonly string[]
-  /** Sequences that repeat, and as many that do not. Default 20. */
-  readonly sequences?: number
-  /** Random tokens of a sequence before it repeats. Default 25, or what context and vocabulary allow. */
-  readonly length?: number
-  /** Seed of the tokens. Default 0. */
-  readonly seed?: number
-  /** The level of the tests. Default 0.01. */
-  readonly level?: number
-  /** How much more attention than by chance a head needs, besides. Default 0.2. */
-  readonly threshold?: number
-}
-
-/** Names of {@link DetectOptions}. */
-export const DETECT_OPTIONS = ['heads', 'sequences', 'length', 'seed', 'level', 'threshold', ...CALL_OPTIONS] as const
 
 /**
  * Attention patterns of some heads on some prompts. A pattern says where a head looks (its QK circuit), not what it moves
@@ -174,14 +131,14 @@ export class Attention {
   /** A picture of one head on one prompt as a Vega-Lite spec: queries down, keys across. */
   plot(layer: number, head: number, prompt: number): Plot {
     const pattern = this.pattern(layer, head, prompt)
-    const labels = tokenLabels(this.tokens(prompt))
-    const cells = labels.flatMap((y, q) => labels.slice(0, q + 1).map((x, k) => ({ x, y, value: pattern.at(q, k) })))
+    const tokens = tokenLabels(this.tokens(prompt))
+    const cells = tokens.flatMap((y, q) => tokens.slice(0, q + 1).map((x, k) => ({ x, y, value: pattern.at(q, k) })))
     return heatmap({
       title: `Attention of L${layer}H${head}`,
-      subtitle: `prompt ${prompt}, ${labels.length} tokens`,
+      subtitle: `prompt ${prompt}, ${tokens.length} tokens`,
       cells,
-      xs: labels,
-      ys: labels,
+      xs: tokens,
+      ys: tokens,
       xTitle: 'key: looked at',
       yTitle: 'query: looks',
       legend: 'attention',
@@ -223,29 +180,20 @@ export class Attention {
   }
 }
 
-/** @internal Tests as the addon returns them, judged. */
-export function detectedHead(found: NativeDetected, level: number, threshold: number): DetectedHead {
-  const { layer, head } = found
-  const judged = ({ score: value, null: chance, p }: { score: number; null: number; p: number }): Detection => {
-    return { score: value, null: chance, p, detected: p < level && value - chance >= threshold }
-  }
-  return {
-    label: `L${layer}H${head}`,
-    layer,
-    head,
-    induction: judged(found.induction),
-    duplicateToken: judged(found.duplicateToken),
-    previousToken: judged(found.previousToken),
-  }
-}
-
-/** @internal A number between two others, or the default. */
-export function between(argument: string, value: unknown, from: number, to: number, otherwise: number): number {
-  if (value === undefined) return otherwise
-  if (typeof value === 'number' && value >= from && value <= to) return value
-  throw invalidArgument(argument, value, `a number from ${from} to ${to}`)
-}
-
 function score({ score: value, null: chance, strength, queries }: NativeScore): PatternScore {
   return { score: value, null: chance, strength, queries }
+}
+
+/** @internal {@link Model.attention}. */
+export async function attention(model: Loaded, prompts: readonly Prompt[], options: AttentionOptions): Promise<Attention> {
+  checkKeys('attention', options, ATTENTION_OPTIONS)
+  const { prompts: list, prependBos } = nativeAsked(
+    prompts,
+    options.prependBos === undefined ? {} : { prependBos: options.prependBos },
+  )
+  const heads = labels('heads', options.heads)
+  const patterns = await call(model.native, options, (cancel, report) =>
+    model.native.attention(list, heads, prependBos, cancel, report),
+  )
+  return new Attention(patterns, model.origin)
 }

@@ -1,12 +1,29 @@
 import type { Table } from 'apache-arrow'
 import { componentColumns, cycle, rowColumns } from './arrow.js'
-import { columnOf, type Component, ranked, type Share } from './components.js'
-import type { NativeAttribution } from './native.js'
+import {
+  ATTRIBUTING_OPTIONS,
+  type AttributingOptions,
+  nativeAsked,
+  nativeAttributing,
+  PROMPT_OPTIONS,
+  type PromptOptions,
+} from './asked.js'
+import { call } from './calls.js'
+import { columnOf, type Component, frozen, ranked, type Share } from './components.js'
+import type { Loaded } from './loaded.js'
+import type { NativeAttributing, NativeAttribution } from './native.js'
 import { checkRows, firstLines, Observed, type Origin } from './observed.js'
 import { checkKeys, index, oneOf, wholeNumber } from './options.js'
 import { bars, heatmap, type Plot } from './plot.js'
 import { type ComponentMean, type MeanOptions, Sums } from './summary.js'
-import type { ResolvedTarget } from './targets.js'
+import { copiedDirections, type NativeTargets, type ResolvedTarget, resolvedTarget, type Target } from './targets.js'
+import type { Prompt } from './tokens.js'
+
+/** Options of {@link Model.attribute}. */
+export interface AttributeOptions extends PromptOptions, AttributingOptions {}
+
+/** @internal Names of {@link AttributeOptions}. */
+export const ATTRIBUTE_OPTIONS = [...ATTRIBUTING_OPTIONS, ...PROMPT_OPTIONS] as const
 
 /** How an attribution was made. */
 export interface Method {
@@ -47,7 +64,9 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
   /** Whether every row's certificate holds; always false with `norm: 'none'`, which has none. */
   readonly certified: boolean
 
-  readonly #resolve: (row: number) => ResolvedTarget
+  // fields, not a closure: what a closure holds outlives V8's sweeps of young objects, and a stream would grow by it
+  readonly #native: NativeTargets
+  readonly #directions: readonly (Float32Array | undefined)[]
   #targets: readonly ResolvedTarget[] | undefined
 
   /** @internal */
@@ -74,21 +93,20 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
     this.residual = part(3)
     this.tolerance = part(4)
     this.certified = method.norm !== 'none' && native.violations === 0
-    const { rowPrompt, targetTokens, targetWeights, targetOffsets, targetMean } = native
-    const resolved = { targetTokens, targetWeights, targetOffsets, targetMean }
-    this.#resolve = (row) => resolvedTarget(resolved, row, directions[rowPrompt[row] ?? 0])
+    this.#native = native
+    this.#directions = directions
   }
 
   /** What each row attributes, resolved to ids. */
   get targets(): readonly ResolvedTarget[] {
-    this.#targets ??= Object.freeze(Array.from(this.rows.prompt, (_, i) => this.#resolve(i)))
+    this.#targets ??= Object.freeze(Array.from(this.rows.prompt, (_, i) => this.#target(i)))
     return this.#targets
   }
 
   /** One row. */
   row(i: number): AttributionRow {
     const row = this.rowIndex(i)
-    return new AttributionRow(this, row, this.#targets?.[row] ?? this.#resolve(row))
+    return new AttributionRow(this, row, this.#targets?.[row] ?? this.#target(row))
   }
 
   /** Row by row. */
@@ -192,6 +210,10 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
     const word = this.certified ? 'certified' : 'not certified'
     const head = `Attribution: ${n} rows × ${this.components.length} components by ${this.method.unit}, ${word}`
     return [head, ...firstLines(n, (i) => this.row(i).inLine())].join('\n')
+  }
+
+  #target(row: number): ResolvedTarget {
+    return resolvedTarget(this.#native, row, this.#directions[this.rows.prompt[row] ?? 0])
   }
 }
 
@@ -303,20 +325,36 @@ function plainNumbers(_: string, value: unknown): unknown {
   return value instanceof Float32Array ? [...value] : value
 }
 
-/** @internal Resolved targets as the addon returns them. */
-export interface NativeTargets {
-  readonly targetTokens: Uint32Array
-  readonly targetWeights: Float64Array
-  readonly targetOffsets: Uint32Array
-  readonly targetMean: Float64Array
+/** @internal {@link Model.attribute}; in a stream `firstPrompt` is the number of the batch's first. */
+export async function attribute(
+  model: Loaded,
+  prompts: readonly Prompt[],
+  targets: Target | readonly Target[],
+  options: AttributeOptions,
+  firstPrompt = 0,
+): Promise<Attribution> {
+  checkKeys('attribute', options, ATTRIBUTE_OPTIONS)
+  const asked = nativeAsked(prompts, options)
+  const attributing = nativeAttributing(targets, asked.prompts.length, options)
+  const directions = copiedDirections(attributing.targets, asked.prompts.length)
+  // with `top` the result says which columns were kept: a large model has millions of neurons
+  const all = attributing.top === undefined ? model.components(attributing.unit) : []
+  const result = await call(model.native, options, (cancel, report) =>
+    model.native.attribute({ asked, attributing }, cancel, report),
+  )
+  return attributed(result, all, directions, attributing, model.origin, firstPrompt)
 }
 
-/** @internal The target of a row. */
-export function resolvedTarget(native: NativeTargets, row: number, direction: Float32Array | undefined): ResolvedTarget {
-  if (direction) return Object.freeze({ direction })
-  const tokens: { id: number; weight: number }[] = []
-  for (let i = native.targetOffsets[row] ?? 0; i < (native.targetOffsets[row + 1] ?? 0); i++) {
-    tokens.push({ id: native.targetTokens[i] ?? 0, weight: native.targetWeights[i] ?? 0 })
-  }
-  return Object.freeze({ tokens, mean: native.targetMean[row] ?? 0 })
+/** @internal What the addon attributed, by its own columns or by all, with a warning where certificates do not hold. */
+export function attributed(
+  result: NativeAttribution,
+  all: readonly Component[],
+  directions: readonly (Float32Array | undefined)[],
+  { unit, norm = 'frozen', convention }: NativeAttributing,
+  origin: Origin,
+  firstPrompt = 0,
+): Attribution {
+  if (result.violations > 0 && norm !== 'none') warnIncomplete(result.violations)
+  const components = result.components ? frozen(result.components) : all
+  return new Attribution(result, components, directions, { unit, norm, convention }, origin, firstPrompt)
 }

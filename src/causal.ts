@@ -1,35 +1,14 @@
 import type { Table } from 'apache-arrow'
 import { componentColumns, rowColumns } from './arrow.js'
-import { nativePositions, type Position, type PromptOptions } from './asked.js'
-import { resolvedTarget } from './attribution.js'
+import type { Position } from './asked.js'
 import { CausalCircuit, type CircuitChoice } from './causal-circuit.js'
-import { type Component, columnOf, frozen } from './components.js'
+import { columnOf, type Component, frozen } from './components.js'
 import { invalidArgument } from './errors.js'
-import { type NativeCausal, type NativeErasure, type NativePositions, verdictNames } from './native.js'
+import { type NativeCausal, type NativeErasure, verdictNames } from './native.js'
 import { firstLines, type Origin, Result } from './observed.js'
 import { index } from './options.js'
-import type { ReplacedBy, ReplaceWith } from './replacement.js'
-import type { ResolvedTarget } from './targets.js'
-
-/** Options of {@link Model.ablate}. */
-export interface AblateOptions extends PromptOptions {
-  /** What components are. Default `'head'`. */
-  readonly unit?: 'layer' | 'head'
-  /** What takes a component's place. Default `'zero'`. */
-  readonly set?: ReplaceWith
-  /**
-   * Where: at each row's own position (`'row'`, the default), at every position, or at these of every prompt. A component
-   * that does nothing at its row may matter elsewhere: a head that other heads read from is silent at the row.
-   */
-  readonly ablateAt?: 'row' | 'all' | Exclude<Position, 'last' | 'all'>
-  /** Labels of components of that unit. Default: all of them. */
-  readonly components?: readonly string[]
-  /** What a certificate that fails does: reject with `INCOMPLETE` (default), or a process warning. */
-  readonly onViolation?: 'throw' | 'warn'
-}
-
-/** @internal Names of {@link AblateOptions} that are not those of every call. */
-export const ABLATE_OPTIONS = ['unit', 'set', 'ablateAt', 'components', 'onViolation'] as const
+import type { ReplacedBy } from './replacement.js'
+import { type ResolvedTarget, resolvedTarget } from './targets.js'
 
 /**
  * What became of a component's direct effect D when it was replaced, with T the total effect, r = T / D and ε 5 % of the
@@ -84,7 +63,7 @@ export interface Effect {
 export interface Erasure {
   /** Of the component. */
   readonly label: string
-  /** |c|, in the clean run. */
+  /** |c|, in the clean run: a length in the residual stream, as all numbers here. */
   readonly norm: number
   /**
    * `c_j·c / |c|` of every other component, in the order of the model: in the clean run, and after c was replaced. One that is
@@ -114,7 +93,7 @@ export class Causal extends Result implements Iterable<CausalRow> {
   readonly measured: Float32Array
   /** Attributions of the clean run, [rows, components]. */
   readonly attributions: Float32Array
-  /** D, [rows, ablated]. */
+  /** D, [rows, ablated], in logits, as all that follows. */
   readonly direct: Float32Array
   /** T, [rows, ablated]. */
   readonly total: Float32Array
@@ -272,7 +251,8 @@ export class Causal extends Result implements Iterable<CausalRow> {
     const n = this.rows.prompt.length
     const where = { row: 'at the row', all: 'at every position' }[this.method.ablateAt as string] ?? 'at named positions'
     const word = this.certified ? 'certified' : 'not certified'
-    const head = `Causal: ${n} rows × ${this.ablated.length} components by ${this.method.unit}, replaced ${where}, ${word}`
+    const [rows, components] = [n === 1 ? 'row' : 'rows', this.ablated.length === 1 ? 'component' : 'components']
+    const head = `Causal: ${n} ${rows} × ${this.ablated.length} ${components} by ${this.method.unit}, replaced ${where}, ${word}`
     return [head, ...firstLines(n, (i) => this.row(i).inLine())].join('\n')
   }
 }
@@ -374,16 +354,4 @@ let names: readonly Verdict[] | undefined
 function verdicts(): readonly Verdict[] {
   names ??= Object.freeze(verdictNames() as Verdict[])
   return names
-}
-
-/** @internal The positions of a change that is not at each row's own. */
-export function ablatedPositions(at: unknown): NativePositions {
-  if (at !== 'last') return nativePositions(at, 'ablateAt')
-  throw invalidArgument('ablateAt', at, "'row', 'all', a position, a list of positions, or { perPrompt: a list of lists }")
-}
-
-/** @internal The warning of certificates that do not hold. */
-export function warnUnexplained(numbers: number): void {
-  const message = `${numbers} total effect${numbers === 1 ? '' : 's'} did not add up within the tolerance; see result.residual`
-  process.emitWarning(message, { type: 'PrismWarning', code: 'INCOMPLETE' })
 }

@@ -1,7 +1,8 @@
-import { CALL_OPTIONS, type CallOptions, call } from './calls.js'
+import { call, CALL_OPTIONS, type CallOptions } from './calls.js'
 import { invalidArgument, native } from './errors.js'
+import type { Loaded } from './loaded.js'
 import type { NativeCircuit, NativeModel } from './native.js'
-import type { Origin, Provenance } from './observed.js'
+import type { Provenance } from './observed.js'
 import { checkKeys, optionalFlag, wholeNumber } from './options.js'
 import { Tensor } from './tensor.js'
 import type { Token } from './tokens.js'
@@ -93,29 +94,17 @@ export interface CopyingScore {
   readonly sampled: number
 }
 
-/** @internal What a circuit needs of its model. */
-export interface CircuitModel {
-  readonly native: NativeModel
-  readonly origin: Origin
-  readonly dModel: number
-  readonly dHead: number
-  readonly dVocab: number
-  /** The ids of tokens, each one token alone. */
-  tokenIds(argument: string, tokens: readonly unknown[]): Uint32Array
-  masked(mask: unknown): Uint32Array
-}
-
 /** The two circuits of one attention head, from its weights alone: what it moves (OV), and where it looks (QK). */
 export class HeadCircuit {
   readonly layer: number
   readonly head: number
   /** `L9H6` */
   readonly label: string
-  readonly #model: CircuitModel
+  readonly #model: Loaded
   readonly #foldNorms: boolean
 
   /** @internal */
-  constructor(model: CircuitModel, layer: number, head: number, options: CircuitOptions) {
+  constructor(model: Loaded, layer: number, head: number, options: CircuitOptions) {
     checkKeys('circuit', options, ['foldNorms'])
     this.#model = model
     this.#foldNorms = optionalFlag('foldNorms', options.foldNorms) ?? true
@@ -169,13 +158,13 @@ export abstract class Circuit {
   readonly provenance: Provenance
 
   /** @internal */
-  protected readonly model: CircuitModel
+  protected readonly model: Loaded
   /** @internal */
   protected readonly spec: NativeCircuit
   #spectrum: ReturnType<NativeModel['circuitSpectrum']> | undefined
 
   /** @internal */
-  constructor(model: CircuitModel, spec: NativeCircuit) {
+  constructor(model: Loaded, spec: NativeCircuit) {
     this.notes = Object.freeze(native(() => model.native.circuitNotes(spec)))
     this.provenance = model.origin.provenance
     this.model = model
@@ -204,7 +193,7 @@ export abstract class Circuit {
 
   /** The `k` largest singular values (default 1) with what is read and written for each. */
   async singularVectors(k = 1): Promise<SingularVectors> {
-    const { dModel, dHead } = this.model
+    const { dModel, dHead } = this.model.config
     const n = wholeNumber('k', k, 1, Math.min(dModel, dHead)) ?? 1
     const { values, left, right } = await call(this.model.native, {}, () => this.model.native.circuitVectors(this.spec, n))
     const vectors = (data: Float32Array) => new Tensor(data, [n, dModel], ['singular', 'd_model'] as const)
@@ -213,7 +202,7 @@ export abstract class Circuit {
 
   /** The whole matrix, formed on request: [dModel, dModel]. */
   async matrix(): Promise<Tensor<readonly ['d_model', 'd_model']>> {
-    const { dModel } = this.model
+    const { dModel } = this.model.config
     const data = await call(this.model.native, {}, () => this.model.native.circuitMatrix(this.spec))
     return new Tensor(data, [dModel, dModel], ['d_model', 'd_model'] as const)
   }
@@ -233,10 +222,10 @@ export abstract class Circuit {
   /** @internal */
   protected async rowOf(what: string, token: Token, options: TokenRowOptions): Promise<TokenRow> {
     checkKeys(what, options, ['k', 'mask', ...CALL_OPTIONS])
-    const { dVocab, origin } = this.model
+    const { config, origin } = this.model
     const ids = this.model.tokenIds('token', [token])
     const mask = this.model.masked(options.mask)
-    const k = wholeNumber('k', options.k, 1, dVocab) ?? Math.min(10, dVocab - new Set(mask).size)
+    const k = wholeNumber('k', options.k, 1, config.dVocab) ?? Math.min(10, config.dVocab - new Set(mask).size)
     const { tokens, values } = await call(this.model.native, options, (cancel, report) =>
       this.model.native.circuitRows(this.spec, ids, k, mask, cancel, report),
     )

@@ -1,4 +1,4 @@
-import { unknownName } from './errors.js'
+import { invalidArgument, unknownName } from './errors.js'
 import type { NativeComponent } from './native.js'
 
 /** What a column can be. */
@@ -58,4 +58,11 @@ export function ranked(
     return { label: components[i]?.label ?? '', value, share: all === 0 ? 0 : Math.abs(value) / all }
   })
   return shares.sort(order).slice(0, k)
+}
+
+/** @internal Labels that were given, or nothing. */
+export function labels(argument: string, list: unknown): string[] | undefined {
+  if (list === undefined) return undefined
+  if (Array.isArray(list) && list.length > 0 && list.every((label) => typeof label === 'string')) return [...list]
+  throw invalidArgument(argument, list, 'a list of labels')
 }

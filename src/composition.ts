@@ -1,9 +1,10 @@
-import { CALL_OPTIONS, type CallOptions } from './calls.js'
+import { call, CALL_OPTIONS, type CallOptions } from './calls.js'
 import { type Component, frozen } from './components.js'
-import { unknownName } from './errors.js'
+import { invalidArgument, unknownName } from './errors.js'
+import type { Loaded } from './loaded.js'
 import type { NativeComposition } from './native.js'
 import type { Origin, Provenance } from './observed.js'
-import { wholeNumber } from './options.js'
+import { checkKeys, oneOf, optionalFlag, wholeNumber } from './options.js'
 import { pairs, type Plot } from './plot.js'
 
 /** Options of {@link Model.compositionScores}. */
@@ -118,4 +119,22 @@ export class CompositionScores {
     const deviations = (score - this.baseline.mean) / this.baseline.std
     return { from: this.heads[Math.floor(i / n)]?.label ?? '', to: this.heads[i % n]?.label ?? '', score, deviations }
   }
+}
+
+/** @internal {@link Model.compositionScores}. */
+export async function compositionScores(
+  model: Loaded,
+  kind: 'Q' | 'K' | 'V',
+  options: CompositionOptions,
+): Promise<CompositionScores> {
+  checkKeys('compositionScores', options, COMPOSITION_OPTIONS)
+  if (kind === undefined) throw invalidArgument('kind', kind, "'Q' or 'K' or 'V'")
+  const request = {
+    kind: oneOf('kind', kind, ['Q', 'K', 'V'], 'K'),
+    foldNorms: optionalFlag('foldNorms', options.foldNorms) ?? true,
+    baseline: wholeNumber('baseline', options.baseline, 2, 100_000) ?? 50,
+    seed: wholeNumber('seed', options.seed, 0, 2 ** 32 - 1) ?? 0,
+  }
+  const scores = await call(model.native, options, (cancel, report) => model.native.composition(request, cancel, report))
+  return new CompositionScores(scores, request.kind, request.baseline, model.origin)
 }

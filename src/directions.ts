@@ -1,11 +1,27 @@
 import type { Table } from 'apache-arrow'
 import { type Column, componentColumns, cycle } from './arrow.js'
+import { nativeAsked, PROMPT_OPTIONS, type PromptOptions } from './asked.js'
+import { warnIncomplete } from './attribution.js'
+import { call } from './calls.js'
 import { type Component, frozen } from './components.js'
+import { invalidArgument } from './errors.js'
 import type { ResidualHook } from './hooks.js'
+import type { Loaded } from './loaded.js'
 import type { NativeProbe } from './native.js'
 import { Observed, type Origin } from './observed.js'
-import { index } from './options.js'
+import { checkKeys, index, oneOf } from './options.js'
 import { Tensor } from './tensor.js'
+import type { Prompt } from './tokens.js'
+
+/** Options of {@link Model.attributeDirections}. */
+export interface DirectionsOptions extends PromptOptions {
+  /** A point of the residual stream. Default: the stream that enters the final norm. */
+  readonly at?: ResidualHook
+  /** The columns. Default `'head'`. */
+  readonly unit?: 'layer' | 'head'
+  /** As for {@link Model.attribute}. */
+  readonly onViolation?: 'throw' | 'warn'
+}
 
 /** Directions at one row, and both sides of every direction's certificate. */
 export interface DirectionsRow {
@@ -124,4 +140,28 @@ export function flatDirections(directions: unknown): Float32Array | undefined {
   const flat = new Float32Array(width * directions.length)
   directions.forEach((v, i) => flat.set(v, i * width))
   return flat
+}
+
+/** @internal {@link Model.attributeDirections}. */
+export async function attributeDirections(
+  model: Loaded,
+  prompts: readonly Prompt[],
+  directions: Float32Array | readonly Float32Array[],
+  options: DirectionsOptions,
+): Promise<DirectionAttribution> {
+  checkKeys('attributeDirections', options, ['at', 'unit', 'onViolation', ...PROMPT_OPTIONS])
+  const asked = nativeAsked(prompts, options)
+  const { dModel, nLayers } = model.config
+  const flat = flatDirections(directions)
+  if (!flat || flat.length === 0 || flat.length % dModel !== 0) {
+    throw invalidArgument('directions', directions, `a list of Float32Arrays of ${dModel} numbers, or one that holds them all`)
+  }
+  const at = options.at ?? (`blocks.${nLayers - 1}.hook_resid_post` as const)
+  if (typeof at !== 'string') throw invalidArgument('at', at, 'the name of a hook point')
+  const unit = oneOf('unit', options.unit, ['layer', 'head'], 'head')
+  const onViolation = oneOf('onViolation', options.onViolation, ['throw', 'warn'], 'throw')
+  const request = { asked, directions: flat, at, unit, onViolation }
+  const probe = await call(model.native, options, (cancel, report) => model.native.probe(request, cancel, report))
+  if (probe.violations > 0) warnIncomplete(probe.violations)
+  return new DirectionAttribution(probe, at, flat.length / dModel, model.origin)
 }

@@ -2,18 +2,18 @@
 import type { Table } from 'apache-arrow'
 import { rowColumns } from './arrow.js'
 import { nativeAsked, PROMPT_OPTIONS, type PromptOptions } from './asked.js'
-import { resolvedTarget } from './attribution.js'
 import { BOOTSTRAP_OPTIONS, type BootstrapOptions, type Estimate, estimates } from './bootstrap.js'
 import { call } from './calls.js'
 import { CausalCircuit, circuitKind, type CircuitKind, circuitKinds } from './causal-circuit.js'
 import { columnOf, type Component } from './components.js'
 import { invalidArgument } from './errors.js'
-import type { NativeModel, NativeWithout } from './native.js'
+import type { Loaded } from './loaded.js'
+import type { NativeWithout } from './native.js'
 import { checkRows, firstLines, type Origin, Result } from './observed.js'
 import { checkKeys, wholeNumber } from './options.js'
 import { SplitMix } from './random.js'
 import { nativeSet, type ReplacedBy, type ReplaceWith } from './replacement.js'
-import { copiedDirections, nativeTargets, type ResolvedTarget } from './targets.js'
+import { copiedDirections, nativeTargets, type ResolvedTarget, resolvedTarget } from './targets.js'
 
 /** Options of {@link Model.faithfulness}. */
 export interface FaithfulnessOptions extends PromptOptions {
@@ -47,7 +47,7 @@ export interface CompletenessOptions {
 /** @internal Names of {@link FaithfulnessOptions} that are not those of every call. */
 export const FAITHFULNESS_OPTIONS = ['set', 'over', 'completeness', 'minimality'] as const
 
-/** What is left of the target, means over the rows, when a part is taken from the circuit and from the whole model. */
+/** What is left of the target, in logits, means over the rows, when a part is taken from the circuit and from the whole model. */
 export interface Completeness {
   /** K. */
   readonly without: readonly string[]
@@ -61,7 +61,7 @@ export interface Completeness {
   readonly difference: number
 }
 
-/** What a component matters in the circuit, means over the rows. */
+/** What a component matters in the circuit, in logits, means over the rows. */
 export interface Minimality {
   /** v. */
   readonly label: string
@@ -201,9 +201,21 @@ export class Faithfulness extends Result {
       const [c, f, s] = [this.circuit, this.full, this.score].map((list) => (list[i] ?? Number.NaN).toFixed(3))
       return `prompt ${this.rows.prompt[i]}, position ${this.rows.position[i]}: ${c} of ${f}, score ${s}`
     }
-    const head = `Faithfulness: ${n} rows, a circuit of ${this.tried.components.length} components, everything else ${this.method.set}`
-    return [head, ...firstLines(n, line)].join('\n')
+    const size = this.tried.components.length
+    const circuit = `${n} ${n === 1 ? 'row' : 'rows'}, a circuit of ${size} ${size === 1 ? 'component' : 'components'}`
+    const [f, c, e] = [this.full, this.circuit, this.empty].map((list) => list.reduce((sum, x) => sum + x, 0) / n)
+    const means = (full = Number.NaN, kept = Number.NaN, empty = Number.NaN) =>
+      `  mean: ${kept.toFixed(3)} of ${full.toFixed(3)}, nothing kept ${empty.toFixed(3)}, score ${normalised(full, kept, empty).toFixed(3)}`
+    const head = `Faithfulness: ${circuit}, everything else replaced by ${REPLACED_BY[this.method.set]}`
+    return [head, ...(n > 1 ? [means(f, c, e)] : []), ...firstLines(n, line)].join('\n')
   }
+}
+
+const REPLACED_BY: Readonly<Record<ReplacedBy, string>> = {
+  zero: 'zero',
+  mean: 'its mean',
+  'mean at the same position': 'its mean at the same position',
+  from: 'its value in other prompts',
 }
 
 function normalised(full: number, circuit: number, empty: number): number {
@@ -235,17 +247,9 @@ interface Trial {
   }[]
 }
 
-/** @internal What of a model it takes. */
-export interface FaithfulnessModel {
-  readonly native: NativeModel
-  readonly origin: Origin
-  /** By head. */
-  readonly components: readonly Component[]
-}
-
-/** @internal */
+/** @internal {@link Model.faithfulness}. */
 export async function faithfulness(
-  { native, origin, components }: FaithfulnessModel,
+  model: Loaded,
   prompts: unknown,
   targets: unknown,
   circuit: CausalCircuit,
@@ -258,14 +262,15 @@ export async function faithfulness(
   const list = structuredClone(nativeTargets(targets, asked.prompts.length))
   const directions = copiedDirections(list, asked.prompts.length)
   const { words, ...set } = structuredClone(nativeSet(options.set))
-  const trial = new Sets(components, circuit, circuitKinds('over', options.over, ['head', 'mlp'])).trial(words, options)
-  if (!(await circuit.isOf(origin)))
+  const over = circuitKinds('over', options.over, ['head', 'mlp'])
+  const trial = new Sets(model.components('head'), circuit, over).trial(words, options)
+  if (!(await circuit.isOf(model.origin)))
     throw invalidArgument('circuit', 'one of another model', 'a circuit that was found in this model')
   const sets = Uint32Array.from(trial.sets.flat())
   const ends = trial.sets.map((_, i) => trial.sets.slice(0, i + 1).reduce((sum, { length }) => sum + length, 0))
   const request = { asked, targets: list, ...set, sets, setOffsets: Uint32Array.from([0, ...ends]) }
-  const found = await call(native, options, (cancel, report) => native.without(request, cancel, report))
-  return new Faithfulness(found, trial, directions, origin)
+  const found = await call(model.native, options, (cancel, report) => model.native.without(request, cancel, report))
+  return new Faithfulness(found, trial, directions, model.origin)
 }
 
 /** Sets of components to take away, each once. */

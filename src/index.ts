@@ -1,30 +1,11 @@
+export type { AblateOptions } from './ablate.js'
 export type { AttributingOptions, Position, PromptOptions } from './asked.js'
-export {
-  Attention,
-  type AttentionOptions,
-  type DetectedHead,
-  type Detection,
-  type DetectOptions,
-  type HeadPattern,
-  type PatternScore,
-  type PatternType,
-} from './attention.js'
-export { Attribution, AttributionRow, type Method } from './attribution.js'
+export { Attention, type AttentionOptions, type HeadPattern, type PatternScore, type PatternType } from './attention.js'
+export { type AttributeOptions, Attribution, AttributionRow, type Method } from './attribution.js'
 export type { BootstrapOptions, Estimate } from './bootstrap.js'
 export type { CallOptions, Progress } from './calls.js'
-export { type AblateOptions, type AblationMethod, Causal, CausalRow, type Effect, type Erasure, type Verdict } from './causal.js'
+export { type AblationMethod, Causal, CausalRow, type Effect, type Erasure, type Verdict } from './causal.js'
 export { CausalCircuit, type CircuitChoice, type CircuitComponent, type CircuitKind, type CircuitOrigin } from './causal-circuit.js'
-export {
-  type PairOptions,
-  type Patch,
-  type PatchAxis,
-  Patched,
-  type PatchMatrix,
-  type PatchMethod,
-  type PatchOptions,
-  type PatchPoint,
-  type PathOptions,
-} from './patch.js'
 export {
   Circuit,
   type CircuitOptions,
@@ -42,13 +23,16 @@ export {
 } from './circuit.js'
 export type { Component, ComponentKind, Share } from './components.js'
 export { type ComposedPair, type CompositionOptions, CompositionScores } from './composition.js'
+export type { ModelConfig, Norm, Positions, Rotary } from './config.js'
 export { type Choice, type DataItem, type DataOptions, Dataset, type IdChoice, type LeftOut } from './data/dataset.js'
 export { type Fact, facts } from './data/facts.js'
 export { greaterThan, type GreaterThanOptions } from './data/greater-than.js'
 export { induction, type InductionOptions } from './data/induction.js'
 export { ioi, type IoiCorruption, type IoiOptions } from './data/ioi.js'
+export { Decomposition, type DecomposeOptions } from './decomposition.js'
+export type { DetectedHead, Detection, DetectOptions } from './detect.js'
 export type { Device, Dtype } from './device.js'
-export { DirectionAttribution, type DirectionsRow } from './directions.js'
+export { DirectionAttribution, type DirectionsOptions, type DirectionsRow } from './directions.js'
 export { PrismError, type PrismErrorCode } from './errors.js'
 export { type EvaluatedItem, type EvaluateOptions, Evaluation, type MeanFigure } from './evaluate.js'
 export {
@@ -60,6 +44,7 @@ export {
   type FaithfulnessOptions,
   type Minimality,
 } from './faithfulness.js'
+export type { RunOptions } from './forward.js'
 export type { DescribeOptions, HeadAtRow, HeadDescription, Partners } from './heads.js'
 export type { BlockPoints, DimsOf, HookName, OuterPoints, ResidualHook } from './hooks.js'
 export type {
@@ -70,29 +55,19 @@ export type {
   InterventionSet,
   Receiver,
 } from './intervention.js'
-export { type LensState, LogitLens, type PredictedToken, type Standing } from './lens.js'
-export {
-  type AttributeOptions,
-  type DirectionsOptions,
-  type LensOptions,
-  type LoadOptions,
-  Model,
-  type ModelConfig,
-  type Norm,
-  type Positions,
-  type Rotary,
-  type RunOptions,
-  type SourcesOptions,
-  type TopTokensOptions,
-} from './model.js'
+export { type LensOptions, type LensState, LogitLens, type PredictedToken, type Standing } from './lens.js'
+export type { LoadOptions } from './load.js'
+export { Model } from './model.js'
 export { Observed, type Provenance, Result } from './observed.js'
+export type { PairOptions, PatchAxis, PatchOptions, PatchPoint, PathOptions } from './patch.js'
+export { type Patch, Patched, type PatchMatrix, type PatchMethod } from './patched.js'
 export { type Plot, type PlotChannel, type PlotLayer, toSvg } from './plot.js'
 export type { ReplacedBy, ReplaceWith } from './replacement.js'
-export { Cache, Decomposition, type DecomposeOptions, Run, type RunAttributeOptions } from './run.js'
-export { AttributionSources, type Source, type SourcesRow } from './sources.js'
+export { Cache, Run, type RunAttributeOptions } from './run.js'
+export { AttributionSources, type Source, type SourcesOptions, type SourcesRow } from './sources.js'
 export { AttributionSummary, type StreamItem, type StreamOptions, type SummaryOptions } from './stream.js'
 export type { ComponentMean, MeanOptions } from './summary.js'
 export type { ResolvedTarget, Target } from './targets.js'
 export { type Dim, Tensor } from './tensor.js'
 export type { Prompt, Token, Tokenizer } from './tokens.js'
-export { type ComponentTokens, type MovedToken, TopTokens } from './top-tokens.js'
+export { type ComponentTokens, type MovedToken, TopTokens, type TopTokensOptions } from './top-tokens.js'

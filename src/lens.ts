@@ -1,13 +1,26 @@
 import type { Table } from 'apache-arrow'
 import { cycle, rowColumns, tokenColumn } from './arrow.js'
-import { resolvedTarget } from './attribution.js'
+import { nativeAsked, PROMPT_OPTIONS, type PromptOptions } from './asked.js'
+import { call } from './calls.js'
 import { invalidArgument } from './errors.js'
 import type { ResidualHook } from './hooks.js'
+import type { Loaded } from './loaded.js'
 import type { NativeLens } from './native.js'
 import { checkRows, Observed, type Origin } from './observed.js'
-import { index } from './options.js'
+import { checkKeys, index, oneOf, wholeNumber } from './options.js'
 import { lines, type Plot, tokenTable, visible } from './plot.js'
-import type { ResolvedTarget } from './targets.js'
+import { copiedDirections, nativeTargets, type ResolvedTarget, resolvedTarget, type Target } from './targets.js'
+import type { Prompt } from './tokens.js'
+
+/** Options of {@link Model.logitLens}: targets, the most likely tokens, or both. */
+export interface LensOptions extends PromptOptions {
+  /** What is read at every state: one target for all prompts, or one per prompt. */
+  readonly targets?: Target | readonly Target[]
+  /** The k most likely tokens at every state. */
+  readonly top?: number
+  /** The final norm of a stream that is not final: computed anew on it (default), or held at its scale of the run. */
+  readonly norm?: 'recomputed' | 'frozen'
+}
 
 /** A token as a state of the stream predicts it. */
 export interface PredictedToken {
@@ -218,4 +231,18 @@ export class LogitLens extends Observed implements Iterable<LensState[]> {
     const n = this.states.length
     return tokenLogProbabilities.subarray((from + at) * n, (from + at + 1) * n)
   }
+}
+
+/** @internal {@link Model.logitLens}. */
+export async function logitLens(model: Loaded, prompts: readonly Prompt[], options: LensOptions): Promise<LogitLens> {
+  checkKeys('logitLens', options, ['targets', 'top', 'norm', ...PROMPT_OPTIONS])
+  const asked = nativeAsked(prompts, options)
+  const targets = options.targets === undefined ? [] : nativeTargets(options.targets, asked.prompts.length)
+  const directions = copiedDirections(targets, asked.prompts.length)
+  const norm = oneOf('norm', options.norm, ['recomputed', 'frozen'], 'recomputed')
+  const top = wholeNumber('top', options.top, 1, model.config.dVocab) ?? 0
+  const lens = await call(model.native, options, (cancel, report) =>
+    model.native.lens({ asked, targets, norm, top }, cancel, report),
+  )
+  return new LogitLens(lens, norm, directions, model.origin)
 }

@@ -17,10 +17,12 @@ export type ReplacedBy = 'zero' | 'mean' | 'mean at the same position' | 'from'
 /** @internal What takes a component's place, as the addon takes it, and in words. */
 export function nativeSet(set: unknown): Pick<NativeAblateCall, 'set' | 'reference'> & { readonly words: ReplacedBy } {
   if (set === undefined || set === 'zero') return { set: 'zero', words: 'zero' }
+  const expected = "'zero', { mean: prompts, axis }, or { from: prompts }"
+  if (typeof set !== 'object' || set === null || Array.isArray(set)) throw invalidArgument('set', set, expected)
   checkKeys('set', set, ['mean', 'axis', 'from'])
   const { mean, axis, from } = set as Record<string, unknown>
   if ((mean === undefined) === (from === undefined) || (from !== undefined && axis !== undefined)) {
-    throw invalidArgument('set', set, "'zero', { mean: prompts, axis }, or { from: prompts }")
+    throw invalidArgument('set', set, expected)
   }
   if (from !== undefined) return { set: 'from', reference: promptList('set.from', from), words: 'from' }
   if (axis !== undefined && axis !== 'all' && axis !== 'position') throw invalidArgument('set.axis', axis, "'all' or 'position'")

@@ -1,29 +1,22 @@
 import { fileURLToPath } from 'node:url'
-import type { Table } from 'apache-arrow'
-import { type AttributingOptions, ATTRIBUTING_OPTIONS, nativeAttributing } from './asked.js'
-import { Attribution, warnIncomplete } from './attribution.js'
-import { type CallOptions, call } from './calls.js'
-import { componentColumns, cycle, rowColumns } from './arrow.js'
-import { columnOf, type Component, frozen } from './components.js'
+import { ATTRIBUTING_OPTIONS, type AttributingOptions, nativeAttributing } from './asked.js'
+import { attributed, type Attribution } from './attribution.js'
+import { call, type CallOptions } from './calls.js'
+import { type DecomposeOptions, Decomposition } from './decomposition.js'
 import { invalidArgument, native } from './errors.js'
 import { deepFreeze } from './freeze.js'
 import type { DimsOf, HookName } from './hooks.js'
 import type { AppliedIntervention } from './intervention.js'
+import type { Loaded } from './loaded.js'
 import type { Model } from './model.js'
-import type { NativeRun, NativeStack, NativeTensor } from './native.js'
-import { Observed, offsetsOf, type Origin } from './observed.js'
+import type { NativeRun, NativeTensor } from './native.js'
+import { offsetsOf, type Origin } from './observed.js'
 import { checkKeys, index, oneOf } from './options.js'
 import { copiedDirections, type Target } from './targets.js'
 import { type Dim, Tensor } from './tensor.js'
 
 /** Options of {@link Run.attribute}. */
 export interface RunAttributeOptions extends AttributingOptions, Pick<CallOptions, 'signal'> {}
-
-/** Options of {@link Run.decompose}. */
-export interface DecomposeOptions extends Pick<CallOptions, 'signal'> {
-  /** The components. Default `'head'`. */
-  readonly unit?: 'layer' | 'head' | 'neuron'
-}
 
 const RUN_ATTRIBUTE_OPTIONS = [...ATTRIBUTING_OPTIONS, 'signal'] as const
 
@@ -67,6 +60,9 @@ export class Cache {
   }
 }
 
+/** @internal What of a model its runs hold: not the weights. */
+type RunModel = Pick<Loaded, 'origin' | 'components'>
+
 /**
  * A forward pass that was kept: logits, hook points, and what can be computed from them without running the model again.
  * Close it when done (`using`, or `close()`): it holds memory outside the JavaScript heap.
@@ -83,18 +79,18 @@ export class Run {
   readonly #ids: readonly Uint32Array[]
   readonly #positions: readonly Uint32Array[]
   readonly #origin: Origin
-  readonly #components: (unit: 'layer' | 'head' | 'neuron') => readonly Component[]
+  readonly #model: RunModel
   #closed = false
 
   /** @internal */
-  constructor(run: NativeRun, origin: Origin, components: (unit: 'layer' | 'head' | 'neuron') => readonly Component[]) {
+  constructor(run: NativeRun, model: RunModel) {
     this.#native = run
     this.interventions = deepFreeze(JSON.parse(native(() => run.interventions())) as AppliedIntervention[])
-    this.#origin = changed(origin, this.interventions)
-    this.#components = components
+    this.#origin = changed(model.origin, this.interventions)
+    this.#model = model
     this.cache = new Cache(run)
     this.#ids = native(() => run.ids())
-    for (const ids of this.#ids) origin.remember(ids)
+    for (const ids of this.#ids) this.#origin.remember(ids)
     this.#positions = native(() => run.positions())
     this.logitsKept = native(() => run.logitsKept()) as 'last' | 'all' | 'none'
   }
@@ -159,17 +155,9 @@ export class Run {
     checkKeys('attribute', options, RUN_ATTRIBUTE_OPTIONS)
     const request = nativeAttributing(targets, this.nPrompts, options)
     const directions = copiedDirections(request.targets, this.nPrompts)
-    const all = options.top === undefined ? this.#components(request.unit) : []
+    const all = options.top === undefined ? this.#model.components(request.unit) : []
     const result = await call(this.#native, options, (cancel) => this.#native.attribute(request, cancel))
-    const { unit, convention, norm = 'frozen' } = request
-    if (result.violations > 0 && norm !== 'none') warnIncomplete(result.violations)
-    return new Attribution(
-      result,
-      result.components ? frozen(result.components) : all,
-      directions,
-      { unit, norm, convention },
-      this.#origin,
-    )
+    return attributed(result, all, directions, request, this.#origin)
   }
 
   /**
@@ -182,7 +170,7 @@ export class Run {
   async decompose(options: DecomposeOptions = {}): Promise<Decomposition> {
     checkKeys('decompose', options, ['unit', 'signal'])
     const unit = oneOf('unit', options.unit, ['layer', 'head', 'neuron'], 'head')
-    const components = this.#components(unit)
+    const components = this.#model.components(unit)
     const stack = await call(this.#native, options, (cancel) => this.#native.decompose(unit, cancel))
     const idOffsets = offsetsOf(this.#ids.map(({ length }) => length))
     const ids = new Uint32Array(idOffsets.at(-1) ?? 0)
@@ -223,70 +211,6 @@ export class Run {
     if (this.#closed) return `Run: ${prompts}, closed`
     const changes = this.interventions.length === 0 ? '' : `, ${this.interventions.length} interventions`
     return `Run: ${prompts}, ${this.cache.names.length} hook points, logits: ${this.logitsKept}${changes}`
-  }
-}
-
-/** The vectors that components wrote: they sum to the stream that enters the final norm. */
-export class Decomposition extends Observed implements Iterable<Tensor<['component', 'd_model']>> {
-  readonly components: readonly Component[]
-  /** Width of the residual stream. */
-  readonly dModel: number
-  /** [rows, components, dModel], row-major. */
-  readonly vectors: Float32Array
-
-  /** @internal */
-  constructor(
-    stack: NativeStack,
-    prompts: { readonly ids: Uint32Array; readonly idOffsets: Uint32Array },
-    components: readonly Component[],
-    origin: Origin,
-  ) {
-    super({ ...prompts, rowPrompt: stack.rowPrompt, rowPosition: stack.rowPosition }, origin)
-    this.components = components
-    this.vectors = stack.vectors
-    const rows = stack.rowPrompt.length
-    this.dModel = rows === 0 ? 0 : stack.vectors.length / rows / components.length
-  }
-
-  /** One row: a view. */
-  row(i: number): Tensor<['component', 'd_model']> {
-    const size = this.components.length * this.dModel
-    const from = this.rowIndex(i) * size
-    return new Tensor(this.vectors.subarray(from, from + size), [this.components.length, this.dModel], ['component', 'd_model'])
-  }
-
-  /** The vector of one component at one row, by its label: a view. */
-  vector(i: number, label: string): Float32Array {
-    return this.row(i).slice(columnOf(this.components, label)).data
-  }
-
-  /** Row by row. */
-  *[Symbol.iterator](): Iterator<Tensor<['component', 'd_model']>> {
-    for (let i = 0; i < this.rows.prompt.length; i++) yield this.row(i)
-  }
-
-  /**
-   * A tidy Arrow table: `prompt`, `position`, `component`, `kind`, `layer`, `index`, `vector` (a list of dModel numbers,
-   * which share this result's memory).
-   */
-  toArrow(): Promise<Table> {
-    const columns = {
-      ...rowColumns(this.rows, this.components.length),
-      ...componentColumns(this.components, cycle(this.components.length, this.rows.prompt.length)),
-      vector: { vectors: this.vectors, width: Math.max(1, this.dModel) },
-    }
-    return this.table(columns, {})
-  }
-
-  /** Everything, with typed arrays as lists. */
-  toJSON(): Record<string, unknown> {
-    const { kind, provenance, components, dModel, prompts } = this
-    const rows = Array.from(this.rows.prompt, (_, i) => ({ ...this.rowOf(i), vectors: this.row(i) }))
-    return { kind, provenance, dModel, components, prompts, rows }
-  }
-
-  [Symbol.for('nodejs.util.inspect.custom')](): string {
-    return `Decomposition: ${this.rows.prompt.length} rows × ${this.components.length} components × ${this.dModel}`
   }
 }
 

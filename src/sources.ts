@@ -1,11 +1,27 @@
 import type { Table } from 'apache-arrow'
 import { tokenColumn } from './arrow.js'
-import type { Attribution } from './attribution.js'
+import { nativeAsked, nativeAttributing, PROMPT_OPTIONS, type PromptOptions } from './asked.js'
+import { attributed, type Attribution } from './attribution.js'
+import { call } from './calls.js'
+import { labels } from './components.js'
+import type { Loaded } from './loaded.js'
 import type { NativeSources } from './native.js'
 import { firstLines, Observed, offsetsOf, type Origin } from './observed.js'
 import { checkKeys, index } from './options.js'
 import { heatmap, type Plot, tokenLabels } from './plot.js'
+import { copiedDirections, type Target } from './targets.js'
 import { Tensor } from './tensor.js'
+import type { Prompt } from './tokens.js'
+
+/** Options of {@link Model.attributeSources}. */
+export interface SourcesOptions extends PromptOptions {
+  /** Labels of heads, `L9H6`. Default: all of them. */
+  readonly heads?: readonly string[]
+  /** As for {@link Model.attribute}. */
+  readonly norm?: 'frozen' | 'none'
+  /** As for {@link Model.attribute}. */
+  readonly onViolation?: 'throw' | 'warn'
+}
 
 /** One source position of a head at a row. */
 export interface Source {
@@ -144,4 +160,23 @@ export class AttributionSources extends Observed implements Iterable<SourcesRow>
     }
     return [`AttributionSources: ${n} rows, ${this.heads.length} heads`, ...firstLines(n, line)].join('\n')
   }
+}
+
+/** @internal {@link Model.attributeSources}. */
+export async function attributeSources(
+  model: Loaded,
+  prompts: readonly Prompt[],
+  targets: Target | readonly Target[],
+  options: SourcesOptions,
+): Promise<AttributionSources> {
+  checkKeys('attributeSources', options, ['heads', 'norm', 'onViolation', ...PROMPT_OPTIONS])
+  const asked = nativeAsked(prompts, options)
+  const attributing = nativeAttributing(targets, asked.prompts.length, options)
+  const directions = copiedDirections(attributing.targets, asked.prompts.length)
+  const heads = labels('heads', options.heads)
+  const request = { asked, attributing, ...(heads === undefined ? {} : { heads }) }
+  const components = model.components('head')
+  const sources = await call(model.native, options, (cancel, report) => model.native.sources(request, cancel, report))
+  const attribution = attributed(sources.attribution, components, directions, attributing, model.origin)
+  return new AttributionSources(sources, attribution, model.origin)
 }

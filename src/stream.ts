@@ -2,14 +2,15 @@
 import type { Table } from 'apache-arrow'
 import { arrowTable, componentColumns, cycle } from './arrow.js'
 import type { AttributingOptions, PromptOptions } from './asked.js'
-import type { Method } from './attribution.js'
+import { attribute, ATTRIBUTE_OPTIONS, type Attribution, type Method } from './attribution.js'
+import { aborted, checkCall, type Progress } from './calls.js'
 import type { Component } from './components.js'
-import { aborted, type Progress } from './calls.js'
 import { invalidArgument, PrismError } from './errors.js'
+import type { Loaded } from './loaded.js'
 import type { Origin, Provenance } from './observed.js'
 import { checkKeys, index, wholeNumber } from './options.js'
 import { bars, type Plot } from './plot.js'
-import type { ComponentMean, MeanOptions } from './summary.js'
+import { type ComponentMean, type MeanOptions, Sums } from './summary.js'
 import type { Target } from './targets.js'
 import type { Prompt } from './tokens.js'
 
@@ -30,8 +31,8 @@ export interface StreamOptions extends PromptOptions, AttributingOptions {
 /** Options of `attributeSummary`. */
 export interface SummaryOptions extends StreamOptions, MeanOptions {}
 
-/** @internal Consecutive items, `size` at a time, and the number of the first. */
-export async function* batched(items: Iterable<StreamItem> | AsyncIterable<StreamItem>, size: number): AsyncGenerator<Batch> {
+/** Consecutive items, `size` at a time, and the number of the first. */
+async function* batched(items: Iterable<StreamItem> | AsyncIterable<StreamItem>, size: number): AsyncGenerator<Batch> {
   const isIterable = typeof items === 'object' && items !== null && (Symbol.iterator in items || Symbol.asyncIterator in items)
   if (!isIterable) throw invalidArgument('items', items, 'an iterable of { prompt, target }')
   let batch: StreamItem[] = []
@@ -49,17 +50,17 @@ export async function* batched(items: Iterable<StreamItem> | AsyncIterable<Strea
   if (batch.length > 0) yield { batch, first }
 }
 
-/** @internal A batch of a stream. */
+/** A batch of a stream. */
 interface Batch {
   readonly batch: StreamItem[]
   readonly first: number
 }
 
 /**
- * @internal The results of batches in order. The next batch is taken and computed while a result is waited for and looked
+ * The results of batches in order. The next batch is taken and computed while a result is waited for and looked
  * at, never more than that one. What a batch or the iterable fails with comes after the results before it.
  */
-export async function* ahead<T>(
+async function* ahead<T>(
   batches: AsyncGenerator<Batch>,
   start: (batch: StreamItem[], first: number) => Promise<T>,
   stop: AbortController,
@@ -117,6 +118,66 @@ export function inStream(error: unknown, firstPrompt: number): unknown {
   const where = firstPrompt === 0 ? '' : ` (in the batch that begins with prompt ${firstPrompt} of the stream)`
   const message = `${error.message}${where}`
   return new PrismError(error.code, message, { ...error.details, firstPrompt }, { cause: error.cause })
+}
+
+/** @internal {@link Model.attributeStream}. */
+export async function* attributeStream(
+  model: Loaded,
+  items: Iterable<StreamItem> | AsyncIterable<StreamItem>,
+  options: StreamOptions,
+): AsyncGenerator<Attribution, void, undefined> {
+  checkKeys('attributeStream', options, [...ATTRIBUTE_OPTIONS, 'batchPrompts'])
+  const { batchPrompts, onProgress, signal, ...rest } = options
+  checkCall(options)
+  const size = wholeNumber('batchPrompts', batchPrompts, 1, 2 ** 24) ?? 256
+  const stop = new AbortController()
+  const either = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal
+  const start = async (batch: StreamItem[], first: number) => {
+    const [prompts, targets] = [batch.map(({ prompt }) => prompt), batch.map(({ target }) => target)]
+    try {
+      return await attribute(model, prompts, targets, { ...rest, signal: either }, first)
+    } catch (error) {
+      throw inStream(error, first)
+    }
+  }
+  yield* ahead(batched(items, size), start, stop, options.signal, onProgress)
+}
+
+/** @internal {@link Model.attributeSummary}. */
+export async function attributeSummary(
+  model: Loaded,
+  items: Iterable<StreamItem> | AsyncIterable<StreamItem>,
+  options: SummaryOptions,
+): Promise<AttributionSummary> {
+  checkKeys('attributeSummary', options, [...ATTRIBUTE_OPTIONS, 'batchPrompts', 'seed', 'resamples', 'leading'])
+  const { seed, resamples, leading, ...rest } = options
+  if (rest.top !== undefined) throw invalidArgument('top', rest.top, 'all neurons: a summary has the same columns throughout')
+  const mean = {
+    ...(seed === undefined ? {} : { seed }),
+    ...(resamples === undefined ? {} : { resamples }),
+    ...(leading === undefined ? {} : { leading }),
+  }
+  let sums: Sums | undefined
+  let last: Attribution | undefined
+  let worst = 0
+  let certified = true
+  for await (const result of attributeStream(model, items, rest)) {
+    sums ??= new Sums(result.components.length, mean)
+    await sums.add(result.values, result.rows.prompt)
+    result.residual.forEach((residual, i) => (worst = Math.max(worst, Math.abs(residual) / (result.tolerance[i] ?? 0))))
+    certified &&= result.certified
+    last = result
+  }
+  if (!sums || !last) throw invalidArgument('items', 'an empty stream', 'at least one prompt')
+  const { method, components } = last
+  return new AttributionSummary(await sums.finish(components), {
+    ...sums.seen(),
+    method,
+    origin: model.origin,
+    components,
+    certified,
+    worst,
+  })
 }
 
 /** A stream of attributions, reduced to one line per component. It observes; it does not prove a cause. */

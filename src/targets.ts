@@ -70,3 +70,21 @@ function nativeWeights(name: string, weights: unknown): NativeTarget {
     weights: pairs.map(([, weight]) => weight),
   }
 }
+
+/** @internal Resolved targets as the addon returns them. */
+export interface NativeTargets {
+  readonly targetTokens: Uint32Array
+  readonly targetWeights: Float64Array
+  readonly targetOffsets: Uint32Array
+  readonly targetMean: Float64Array
+}
+
+/** @internal The target of a row. */
+export function resolvedTarget(native: NativeTargets, row: number, direction: Float32Array | undefined): ResolvedTarget {
+  if (direction) return Object.freeze({ direction })
+  const tokens: { id: number; weight: number }[] = []
+  for (let i = native.targetOffsets[row] ?? 0; i < (native.targetOffsets[row + 1] ?? 0); i++) {
+    tokens.push({ id: native.targetTokens[i] ?? 0, weight: native.targetWeights[i] ?? 0 })
+  }
+  return Object.freeze({ tokens, mean: native.targetMean[row] ?? 0 })
+}

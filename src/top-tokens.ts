@@ -1,8 +1,25 @@
 import type { Table } from 'apache-arrow'
 import { componentColumns, tokenColumn } from './arrow.js'
-import { columnOf, type Component, frozen } from './components.js'
+import { nativeAsked, PROMPT_OPTIONS, type PromptOptions } from './asked.js'
+import { call } from './calls.js'
+import { columnOf, type Component, frozen, labels } from './components.js'
+import type { Loaded } from './loaded.js'
 import type { NativeTopTokens } from './native.js'
 import { Observed, type Origin } from './observed.js'
+import { checkKeys, oneOf, wholeNumber } from './options.js'
+import type { Prompt, Token } from './tokens.js'
+
+/** Options of {@link Model.topTokens}. */
+export interface TopTokensOptions extends PromptOptions {
+  /** The components. Default `'head'`. */
+  readonly unit?: 'layer' | 'head' | 'neuron'
+  /** Labels of components of that unit. Default: all of them. */
+  readonly components?: readonly string[]
+  /** Tokens each way. Default 10. */
+  readonly k?: number
+  /** Tokens to leave out: a list, or `'special'`: special and reserved tokens, and ids that the tokenizer does not have. */
+  readonly mask?: 'special' | readonly Token[]
+}
 
 /** A token that a component raises or lowers. */
 export interface MovedToken {
@@ -118,4 +135,17 @@ export class TopTokens extends Observed implements Iterable<ComponentTokens[]> {
       })
     return { component, raised: list(from), lowered: list(from + this.k) }
   }
+}
+
+/** @internal {@link Model.topTokens}. */
+export async function topTokens(model: Loaded, prompts: readonly Prompt[], options: TopTokensOptions): Promise<TopTokens> {
+  checkKeys('topTokens', options, ['unit', 'components', 'k', 'mask', ...PROMPT_OPTIONS])
+  const asked = nativeAsked(prompts, options)
+  const unit = oneOf('unit', options.unit, ['layer', 'head', 'neuron'], 'head')
+  const k = wholeNumber('k', options.k, 1, model.config.dVocab) ?? Math.min(10, model.config.dVocab)
+  const components = labels('components', options.components)
+  const masked = model.masked(options.mask)
+  const request = { asked, unit, k, masked, ...(components === undefined ? {} : { components }) }
+  const tokens = await call(model.native, options, (cancel, report) => model.native.topTokens(request, cancel, report))
+  return new TopTokens(tokens, k, model.origin)
 }

@@ -1,7 +1,7 @@
 // logit-prism attribute: one prompt, one target, the components that add to it, and on demand where its heads moved from
 // and which tokens its components write.
-import type { Attribution, AttributionRow } from '../attribution.js'
-import type { AttributeOptions, Model } from '../model.js'
+import type { AttributeOptions, Attribution, AttributionRow } from '../attribution.js'
+import type { Model } from '../model.js'
 import { toSvg } from '../plot.js'
 import type { AttributionSources } from '../sources.js'
 import type { Target } from '../targets.js'

@@ -1,9 +1,10 @@
 // What became of the target without each component: columns beside its attribution, and who took over.
 import { readFileSync } from 'node:fs'
-import type { AttributionRow } from '../attribution.js'
-import type { AblateOptions, Causal, Effect } from '../causal.js'
+import type { AblateOptions } from '../ablate.js'
+import type { AttributeOptions, AttributionRow } from '../attribution.js'
+import type { Causal, Effect } from '../causal.js'
 import { PrismError } from '../errors.js'
-import type { AttributeOptions, Model } from '../model.js'
+import type { Model } from '../model.js'
 import type { Target } from '../targets.js'
 import type { Prompt } from '../tokens.js'
 import { parsePrompt, type PromptedOptions, usage } from './ask.js'

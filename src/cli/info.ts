@@ -1,6 +1,7 @@
 // logit-prism info: what a model is, and what it decomposes into.
 import type { Component } from '../components.js'
-import type { Model, ModelConfig } from '../model.js'
+import type { ModelConfig } from '../config.js'
+import type { Model } from '../model.js'
 import { type CommonOptions, emit, openModel } from './session.js'
 import { terminal } from './terminal.js'
 import { wrap } from './text.js'

@@ -1,6 +1,7 @@
 // logit-prism patch: which place of the model carries the difference between two prompts.
 import type { Model } from '../model.js'
-import type { Patched, PatchAxis, PatchMatrix, PatchPoint } from '../patch.js'
+import type { PatchAxis, PatchPoint } from '../patch.js'
+import type { Patched, PatchMatrix } from '../patched.js'
 import { toSvg } from '../plot.js'
 import type { ResolvedTarget, Target } from '../targets.js'
 import type { Prompt } from '../tokens.js'
@@ -109,7 +110,9 @@ function table({ model, patched, options }: Report, screen: Terminal): string {
   ]
   const legend =
     patched.undefinedPairs.length === 0
-      ? `In % of the way from the corrupted run (0) to the clean one (100).`
+      ? isNoising
+        ? 'In % of the way from the clean run (0) to the corrupted one (100).'
+        : 'In % of the way from the corrupted run (0) to the clean one (100).'
       : `Both runs give the same target, so there is no share of a difference: what every patch moves it by, in logits.`
   lines.push(...wrap(legend, Math.min(screen.columns, 100) - 4).map((part) => screen.dim(`  ${part}`)))
   return `${lines.join('\n')}\n\n`
@@ -140,14 +143,22 @@ function grid(patched: Patched, screen: Terminal): string[] {
   return left > 0 ? [...lines, screen.dim(`  ${left} more heads move it less`)] : lines
 }
 
-/** What is shown of every patch: percent of the way, or what it moves by where there is no way. */
+/** What is shown of every patch: percent of the way from the run that was patched, or what it moves by where there is no way. */
 function numbers(patched: Patched, { values, normalised }: PatchMatrix) {
-  const base =
-    (patched.method.change === 'patch' && patched.method.direction === 'denoising' ? patched.corrupt : patched.clean)[0] ?? 0
+  const fromCorrupt = patched.method.change === 'patch' && patched.method.direction === 'denoising'
+  const base = (fromCorrupt ? patched.corrupt : patched.clean)[0] ?? 0
   const moved = values.map((row) => row.map((value) => value - base))
-  if (normalised) return { values: normalised, moved, full: 1, text: (value: number) => String(Math.round(value * 100) || 0) }
+  if (normalised) {
+    const way = normalised.map((row) => row.map((value) => (fromCorrupt ? value : 1 - value)))
+    return { values: way, moved, full: 1, text: (value: number) => minus(String(Math.round(value * 100))) }
+  }
   const full = Math.max(1e-9, ...moved.flat().map(Math.abs))
-  return { values: moved, moved, full, text: (value: number) => value.toFixed(2) }
+  return { values: moved, moved, full, text: (value: number) => minus(value.toFixed(2)) }
+}
+
+/** A number with a minus sign, as elsewhere; zero has none. */
+function minus(number: string): string {
+  return number.replace(/^-/, Number(number) === 0 ? '' : '−')
 }
 
 /** Tidy: a line per patch. */

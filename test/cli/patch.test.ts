@@ -18,11 +18,23 @@ test('the table: both prompts with their target, and a line per position', async
   swept.tokens(0).forEach((token, position) => {
     const line = lines.find((text) => text.startsWith(`  ${String(position).padStart(3)} "`)) ?? ''
     expect(line).toContain(`"${token}"`)
-    const shares = normalised.map((row) => String(Math.round((row[position] ?? Number.NaN) * 100) || 0))
+    const shares = normalised.map((row) => String(Math.round((row[position] ?? Number.NaN) * 100) || 0).replace('-', '−'))
     expect(line.split('"').at(-1)?.trim().split(/\s+/)).toEqual(shares)
   })
   expect(stdout).toContain('logit("Mary") − logit("John")')
   expect(stdout).toContain('clean resid_pre into the corrupted run')
+})
+
+test('--noising: percent of the way from the clean run, which is the one that is patched', async () => {
+  const { stdout } = await cli('patch', ...ASK, '--over', 'head', '--noising', '--quiet')
+  const swept = await (await open(DEMO)).patch([DEMO_PROMPT], [TWIN], TARGET, { over: ['head'], direction: 'noising' })
+  const { rows, normalised = [] } = swept.matrix(0)
+  rows.forEach((label, i) => {
+    const line = stdout.split('\n').find((text) => text.startsWith(`  ${label} `)) ?? ''
+    const shares = normalised[i]?.map((value) => String(Math.round((1 - value) * 100) || 0).replace('-', '−'))
+    expect(line.trim().split(/\s+/).slice(1)).toEqual(shares)
+  })
+  expect(stdout).toContain('from the clean run (0) to the corrupted one (100)')
 })
 
 test('--format json and csv: what the API has', async () => {

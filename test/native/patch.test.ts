@@ -109,6 +109,25 @@ test('two pairs: labels, means, what is printed, JSON and Arrow hold the same nu
   expect(plot.data.values.length).toBe(nLayers * n)
 })
 
+test('pictures begin at the run that was patched: what a patch leaves as it is, is white', async () => {
+  const model = await open(DEMO)
+  const turned = DEMO_PROMPT.replace('John gave', 'Mary gave')
+  const options = { over: ['head'], positions: [0] } as const // no two prompts differ there, so nothing moves
+  for (const direction of ['noising', 'denoising'] as const) {
+    const swept = await model.patch([DEMO_PROMPT], [turned], DEMO_TARGET, { ...options, direction })
+    for (const { value } of swept.plot().data.values) expect(Math.abs(Number(value))).toBeLessThan(1e-5)
+  }
+  const paths = await model.patchPaths([DEMO_PROMPT], [turned], DEMO_TARGET, { to: ['logits'], each: true })
+  const [f, g] = [paths.clean[0] ?? Number.NaN, paths.corrupt[0] ?? Number.NaN]
+  const way = Array.from(paths.values, (value) => (f - value) / (f - g)) // from the clean run to the corrupted one
+  paths.plot().data.values.forEach(({ value }, i) => expect(value).toBeCloseTo(way[i] ?? Number.NaN, 9))
+  expect(paths.plot().title.subtitle).toBe('pair 0: 0 as clean, 1 as corrupted')
+  const all = await model.patchPaths([DEMO_PROMPT], [turned], DEMO_TARGET, { to: ['logits'] })
+  expect(all.matrix(0).rows).toEqual([`${paths.matrix(0).rows.length} senders`])
+  const same = await model.patch([DEMO_PROMPT], [DEMO_PROMPT], DEMO_TARGET)
+  for (const { value } of same.plot().data.values) expect(Math.abs(Number(value))).toBeLessThan(1e-5)
+})
+
 test('named positions join prompts of different lengths; the same prompt twice is undefined, and said so', async () => {
   const model = await open(DEMO)
   const short = 'When Mary and John went to the store, Mary gave'

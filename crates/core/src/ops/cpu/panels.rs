@@ -6,6 +6,7 @@
 //! in the first. Whatever the number of rows, a number of y is summed in the same order.
 
 use super::simd::{Isa, Kernel, Simd};
+use std::ops::Range;
 
 /// Columns of a panel: a cache line.
 pub(crate) const WIDTH: usize = 16;
@@ -13,6 +14,8 @@ pub(crate) const WIDTH: usize = 16;
 const BLOCK: usize = 256;
 /// Numbers of x that stay in the second cache. With more, they are taken in blocks.
 const NEAR: usize = 1 << 16;
+/// Columns of y that stay in the second cache beside x.
+const COLUMNS: usize = 8 * WIDTH;
 /// Rows of W that are fetched ahead.
 const AHEAD: usize = 32;
 
@@ -119,8 +122,9 @@ impl Kernel for Turn {
     fn run<S: Simd>(self) -> Strips {
         let Turn { x, x_row, rows, depth } = self;
         // cut evenly: a strip of one row costs nearly as much as a whole one
-        let least = rows.div_ceil(rows.div_ceil(S::STRIP).max(1)).max(1);
-        let height = HEIGHTS.into_iter().find(|height| *height >= least).unwrap_or(S::STRIP);
+        let highest = if rows <= S::STRIP { S::STRIP } else { S::BESIDE.0 };
+        let least = rows.div_ceil(rows.div_ceil(highest).max(1)).max(1);
+        let height = HEIGHTS.into_iter().find(|height| *height >= least).unwrap_or(highest);
         let n = rows.div_ceil(height);
         let mut numbers: Vec<f32> = Vec::with_capacity(n * height * depth);
         for strip in 0..n {
@@ -160,31 +164,21 @@ impl Kernel for Panels<'_> {
     fn run<S: Simd>(self) {
         let (m, x) = (self.product, self.x);
         let strips_near = (NEAR / (BLOCK * x.height)).max(1);
-        // one strip: panel by panel, from end to end; more: some of the inner axis for all panels
+        // one strip: panel by panel, from end to end; more: some of the inner axis for a part of y that stays near
         let at_once = if x.n == 1 { x.depth.max(1) } else { BLOCK };
-        let is_aligned = m.y.addr() % (4 * WIDTH) == 0 && m.y_row % WIDTH == 0;
         for strips in (0..x.n).step_by(strips_near).map(|first| first..x.n.min(first + strips_near)) {
-            for k in (0..x.depth.max(1)).step_by(at_once) {
-                let onto = if k > 0 { Some((m.y.cast_const(), m.y_row)) } else { m.start() };
-                for column in (0..m.columns).step_by(WIDTH) {
-                    for strip in strips.clone() {
-                        let row = strip * x.height;
-                        // SAFETY: offsets stay inside the operands, for which the caller vouches
-                        unsafe {
-                            let tile = Tile {
-                                rows: x.height.min(x.rows - row),
-                                columns: WIDTH.min(m.columns - column),
-                                depth: at_once.min(x.depth - k),
-                                x: x.numbers.as_ptr().add(row * x.depth + k * x.height),
-                                w: m.w.add(column / WIDTH * m.panel + k * WIDTH),
-                                ahead: if strip == strips.start { AHEAD * WIDTH } else { 0 },
-                                y: m.y.add(row * m.y_row + column),
-                                y_row: m.y_row,
-                                is_aside: x.n == 1 && is_aligned,
-                                onto: onto.map(|(at, gap)| (at.add(row * gap + column), gap)),
-                            };
-                            tile.run::<S>(x.height);
+            for first in (0..m.columns).step_by(COLUMNS) {
+                for k in (0..x.depth.max(1)).step_by(at_once) {
+                    let inner = k..x.depth.min(k + at_once);
+                    let (mut column, end) = (first, m.columns.min(first + COLUMNS));
+                    while column < end {
+                        let beside = if x.n > 1 && column + S::BESIDE.1 * WIDTH <= end { S::BESIDE.1 } else { 1 };
+                        for strip in strips.clone() {
+                            let ahead = if strip == strips.start { AHEAD * WIDTH } else { 0 };
+                            // SAFETY: offsets stay inside the operands, for which the caller vouches
+                            unsafe { self.tile(strip, column, inner.clone(), ahead).run::<S>(x.height, beside) };
                         }
+                        column += beside * WIDTH;
                     }
                 }
             }
@@ -193,14 +187,43 @@ impl Kernel for Panels<'_> {
     }
 }
 
+impl Panels<'_> {
+    /// Of a strip and the panel that begins with a column.
+    #[inline(always)]
+    unsafe fn tile(&self, strip: usize, column: usize, inner: Range<usize>, ahead: usize) -> Tile {
+        let (m, x, row) = (self.product, self.x, strip * self.x.height);
+        let onto = if inner.start > 0 { Some((m.y.cast_const(), m.y_row)) } else { m.start() };
+        let is_aligned = m.y.addr() % (4 * WIDTH) == 0 && m.y_row % WIDTH == 0;
+        // SAFETY: the caller's
+        unsafe {
+            Tile {
+                rows: x.height.min(x.rows - row),
+                columns: m.columns - column,
+                panel: m.panel,
+                depth: inner.len(),
+                x: x.numbers.as_ptr().add(row * x.depth + inner.start * x.height),
+                w: m.w.add(column / WIDTH * m.panel + inner.start * WIDTH),
+                ahead,
+                y: m.y.add(row * m.y_row + column),
+                y_row: m.y_row,
+                is_aside: x.n == 1 && is_aligned,
+                onto: onto.map(|(at, gap)| (at.add(row * gap + column), gap)),
+            }
+        }
+    }
+}
+
 /// One tile of y, and some of the inner axis, summed block by block.
 #[derive(Clone, Copy)]
 struct Tile {
     rows: usize,
+    /// From its first one to the last of y.
     columns: usize,
     depth: usize,
     x: *const f32,
     w: *const f32,
+    /// From a panel to the next.
+    panel: usize,
     /// Numbers of W that are fetched ahead.
     ahead: usize,
     y: *mut f32,
@@ -215,10 +238,11 @@ struct Tile {
 /// Pointers are valid for the tile's sizes.
 impl Tile {
     #[inline(always)]
-    unsafe fn run<S: Simd>(self, height: usize) {
-        // SAFETY: the caller's; no strip is higher than `S::STRIP` says
+    unsafe fn run<S: Simd>(self, height: usize, beside: usize) {
+        // SAFETY: the caller's; no strip is higher than `S::STRIP` and `S::BESIDE` say
         unsafe {
             match height {
+                12 if beside == 2 => self.of_size::<S, 12, 2>(),
                 1 => self.of_height::<S, 1>(),
                 2 => self.of_height::<S, 2>(),
                 4 => self.of_height::<S, 4>(),
@@ -256,7 +280,10 @@ impl Tile {
                 let mut sums = [[S::zero(); C]; R];
                 for _ in 0..BLOCK.min(self.depth - first) {
                     S::prefetch(w.wrapping_add(self.ahead));
-                    let row: [S::V; C] = std::array::from_fn(|c| S::load(w.add(c * S::LANES)));
+                    let row: [S::V; C] = std::array::from_fn(|c| {
+                        let (panel, at) = (c * S::LANES / WIDTH, c * S::LANES % WIDTH);
+                        S::load(w.add(panel * self.panel + at))
+                    });
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let x = S::splat(*x.add(r));
                         for (sum, w) in sums.iter_mut().zip(row) {

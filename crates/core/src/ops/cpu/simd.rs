@@ -91,8 +91,10 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// Rows and vectors of the tile that the matrix product keeps in registers.
     const TILE: (usize, usize);
-    /// Rows of x of which the product with panels keeps sums in registers, 16 for each row.
+    /// Rows of x of which the product with a panel keeps sums in registers, 16 for each row.
     const STRIP: usize;
+    /// Where there are more: rows, and panels beside each other.
+    const BESIDE: (usize, usize);
     /// `a b + c`, in one rounding where the machine has an instruction for it.
     fn mul_add(a: f32, b: f32, c: f32) -> f32;
     unsafe fn zero() -> Self::V;
@@ -126,6 +128,7 @@ impl Simd for Portable {
     const LANES: usize = 4;
     const TILE: (usize, usize) = (4, 2);
     const STRIP: usize = if cfg!(target_arch = "aarch64") { 4 } else { 2 };
+    const BESIDE: (usize, usize) = (Self::STRIP, 1);
     #[inline(always)]
     fn mul_add(a: f32, b: f32, c: f32) -> f32 {
         // without an instruction, `f32::mul_add` is a slow library call
@@ -205,8 +208,8 @@ mod x86 {
     /// An instruction set by its instructions.
     macro_rules! instructions {
         (
-            $name:ident: $v:ty, $lanes:literal, $tile:expr, $strip:literal, $zero:ident, $splat:ident, $load:ident, $store:ident, $stream:ident, $add:ident,
-            $fma:ident, |$from:ident, $n:ident| $load_first:expr, |$to:ident, $value:ident, $m:ident| $store_first:expr
+            $name:ident: $v:ty, $lanes:literal, $tile:expr, $strip:literal, $beside:expr, $zero:ident, $splat:ident, $load:ident,
+            $store:ident, $stream:ident, $add:ident, $fma:ident, |$from:ident, $n:ident| $load_first:expr, |$to:ident, $value:ident, $m:ident| $store_first:expr
         ) => {
             #[derive(Clone, Copy)]
             pub(super) struct $name;
@@ -218,6 +221,7 @@ mod x86 {
                 const LANES: usize = $lanes;
                 const TILE: (usize, usize) = $tile;
                 const STRIP: usize = $strip;
+                const BESIDE: (usize, usize) = $beside;
                 #[inline(always)]
                 fn mul_add(a: f32, b: f32, c: f32) -> f32 {
                     a.mul_add(b, c)
@@ -271,12 +275,12 @@ mod x86 {
     }
 
     instructions!(
-        Avx2: __m256, 8, (4, 3), 6, _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_stream_ps, _mm256_add_ps,
-        _mm256_fmadd_ps, |from, n| _mm256_maskload_ps(from, mask(n)), |to, v, n| _mm256_maskstore_ps(to, mask(n), v)
+        Avx2: __m256, 8, (4, 3), 6, (6, 1), _mm256_setzero_ps, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps,
+        _mm256_stream_ps, _mm256_add_ps, _mm256_fmadd_ps, |from, n| _mm256_maskload_ps(from, mask(n)), |to, v, n| _mm256_maskstore_ps(to, mask(n), v)
     );
     instructions!(
-        Avx512: __m512, 16, (8, 3), 24, _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_stream_ps, _mm512_add_ps,
-        _mm512_fmadd_ps, |from, n| _mm512_maskz_loadu_ps(0xFFFFu16 >> (16 - n), from),
+        Avx512: __m512, 16, (8, 3), 24, (12, 2), _mm512_setzero_ps, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps,
+        _mm512_stream_ps, _mm512_add_ps, _mm512_fmadd_ps, |from, n| _mm512_maskz_loadu_ps(0xFFFFu16 >> (16 - n), from),
         |to, v, n| _mm512_mask_storeu_ps(to, 0xFFFFu16 >> (16 - n), v)
     );
 }

@@ -166,7 +166,7 @@ impl<'a> Whole<'a> {
                     from.narrow(1, h, 1).unwrap()
                 });
                 let z = Tensor::cat(&heads.collect::<Vec<_>>(), 1).unwrap();
-                let mut raw = block.attention.head_results(&z).unwrap().sum(1).unwrap();
+                let mut raw = block.attention.head_results(&z, model.kernels).unwrap().sum(1).unwrap();
                 if let Some(bias) = &block.attention.output.bias {
                     let zeroed = with.is_none() && matches!(kind, Kind::Attn | Kind::AttnBias);
                     let keeps: Vec<f32> = (0..n).map(|p| if zeroed && replaced(p) { 0.0 } else { 1.0 }).collect();

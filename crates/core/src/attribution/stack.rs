@@ -7,6 +7,7 @@ use super::component::{Component, Kind, Unit};
 use crate::error::Result;
 use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Block, NormLayer, Transformer};
+use crate::ops::Kernels;
 use crate::tap::Activations;
 use candle_core::Tensor;
 
@@ -52,7 +53,7 @@ pub(crate) fn stack(model: &Transformer, activations: &Activations, unit: Unit, 
     let embeddings = [HookPoint::Embed, HookPoint::PosEmbed].into_iter().filter(|p| p.absent(config).is_none());
     let mut writes = embeddings.map(|p| Ok(activations.kept(p)?.unsqueeze(1)?)).collect::<Result<Vec<_>>>()?;
     for block in model.blocks.iter().take(depth.blocks + usize::from(depth.attention)) {
-        let attention = attention(block, activations, config.has_attn_bias())?;
+        let attention = attention(block, activations, config.has_attn_bias(), model.kernels)?;
         match unit {
             Unit::Layer => writes.push(Tensor::cat(&attention, 1)?.sum_keepdim(1)?),
             Unit::Head | Unit::Neuron => writes.extend(attention),
@@ -72,10 +73,10 @@ pub(crate) fn stack(model: &Transformer, activations: &Activations, unit: Unit, 
 }
 
 /// The heads, [rows, H, d_model], and the bias, [rows, 1, d_model].
-fn attention(block: &Block, activations: &Activations, has_bias: bool) -> Result<Vec<Tensor>> {
+fn attention(block: &Block, activations: &Activations, has_bias: bool, kernels: Kernels) -> Result<Vec<Tensor>> {
     let z = activations.kept(HookPoint::Block(block.layer, BlockPoint::Z))?;
     let through = Through::new(block, &block.ln1_post, BlockPoint::Ln1PostScale, activations)?;
-    let mut writes = vec![through.parts(&block.attention.head_results(z)?)?];
+    let mut writes = vec![through.parts(&block.attention.head_results(z, kernels)?)?];
     if has_bias {
         let bias = block.attention.output.bias.as_ref().map(|b| b.reshape((1, 1, ()))).transpose()?;
         writes.push(through.bias(bias, z.dim(0)?)?);

@@ -200,14 +200,6 @@ impl Attention {
         })
     }
 
-    /// W_O head by head: [H, e, d_model].
-    ///
-    /// # Errors
-    /// `INTERNAL` where shapes do not fit.
-    pub fn w_o(&self) -> Result<Tensor> {
-        Ok(self.output.weight.dense()?.reshape((self.n_heads, self.d_head, ()))?)
-    }
-
     /// What attention computes of z [rows, H, e]: [rows, d_model].
     ///
     /// # Errors
@@ -236,8 +228,15 @@ impl Attention {
     ///
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
-    pub fn head_results(&self, z: &Tensor) -> Result<Tensor> {
-        let by_head = ops::matmul(&z.transpose(0, 1)?.contiguous()?, &self.w_o()?)?;
+    pub fn head_results(&self, z: &Tensor, kernels: Kernels) -> Result<Tensor> {
+        if kernels != Kernels::Plain {
+            let head = |h| self.head_result(&z.narrow(1, h, 1)?.squeeze(1)?, h, kernels);
+            return Ok(Tensor::stack(&(0..self.n_heads).map(head).collect::<Result<Vec<_>>>()?, 1)?);
+        }
+        let by_head = ops::matmul(
+            &z.transpose(0, 1)?.contiguous()?,
+            &self.output.weight.dense()?.reshape((self.n_heads, self.d_head, ()))?,
+        )?;
         Ok(by_head.transpose(0, 1)?.contiguous()?)
     }
 

@@ -115,7 +115,7 @@ impl Block {
 
     /// What each head adds to the stream, a norm after attention held at its scale: [rows, H, d_model].
     fn head_results(&self, z: &Tensor, raw: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let heads = self.attention.head_results(z)?;
+        let heads = self.attention.head_results(z, pass.kernels)?;
         let heads = match &self.ln1_post {
             Some(post) => post.linear_part(&heads, &post.scale(raw, pass.kernels)?.unsqueeze(1)?)?,
             None => heads,

@@ -320,7 +320,7 @@ impl Tile {
     }
 }
 
-/// `u Wᵀ` for few rows of u, each [columns]: y [n, rows of W]. Panels are read once, some rows at a time.
+/// `u Wᵀ` for few rows of u, each [columns]: y [n, rows of W]. W is read once, some rows at a time.
 pub(crate) struct Fold<'a> {
     /// Rows of u, `u_row` apart.
     pub u: &'a [f32],
@@ -337,37 +337,52 @@ pub(crate) struct Fold<'a> {
     pub y_row: usize,
 }
 
+/// Rows of W whose sums stay in registers.
+const ROWS: usize = 8;
+
 impl Kernel for Fold<'_> {
     type Out = ();
     #[inline(always)]
     fn run<S: Simd>(self) {
+        for first in (0..self.rows).step_by(ROWS) {
+            for r in 0..self.n {
+                // SAFETY: the caller vouches for pointers and sizes
+                unsafe {
+                    if first + ROWS <= self.rows {
+                        self.sums::<S, ROWS>(first, r);
+                    } else {
+                        (first..self.rows).for_each(|first| self.sums::<S, 1>(first, r));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Fold<'_> {
+    /// Row `r` of u with N rows of W.
+    #[inline(always)]
+    unsafe fn sums<S: Simd, const N: usize>(&self, first: usize, r: usize) {
         let mut lanes = [0f32; WIDTH];
-        // SAFETY: the caller vouches for pointers and sizes
+        let u = &self.u[r * self.u_row..][..self.columns];
+        // SAFETY: the caller's
         unsafe {
-            let mut sums = vec![S::zero(); self.n * BLOCK.min(self.rows)];
-            for first in (0..self.rows).step_by(BLOCK) {
-                let rows = BLOCK.min(self.rows - first);
-                sums.fill(S::zero());
-                for column in (0..self.columns).step_by(WIDTH) {
-                    let w = self.w.add(column / WIDTH * self.panel + first * WIDTH);
-                    for (r, sums) in sums.chunks_mut(rows).take(self.n).enumerate() {
-                        let u = &self.u[r * self.u_row..][column..self.columns.min(column + WIDTH)];
-                        for (at, u) in u.chunks(S::LANES).enumerate() {
-                            let (u, at) = (S::load_first(u.as_ptr(), u.len()), at * S::LANES);
-                            for (i, sum) in sums.iter_mut().enumerate() {
-                                let w = w.add(i * WIDTH + at);
-                                S::prefetch(w.wrapping_add(AHEAD * WIDTH));
-                                *sum = S::fma(S::load(w), u, *sum);
-                            }
-                        }
+            let mut sums = [S::zero(); N];
+            let mut w = self.w.add(first * WIDTH);
+            for u in u.chunks(WIDTH) {
+                for (at, u) in u.chunks(S::LANES).enumerate() {
+                    let u = S::load_first(u.as_ptr(), u.len());
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *sum = S::fma(S::load(w.add(i * WIDTH + at * S::LANES)), u, *sum);
                     }
                 }
-                for (r, sums) in sums.chunks(rows).take(self.n).enumerate() {
-                    for (i, sum) in sums.iter().enumerate() {
-                        S::store(lanes.as_mut_ptr(), *sum);
-                        self.y.add(r * self.y_row + first + i).write(lanes[..S::LANES].iter().sum());
-                    }
-                }
+                // the panel's next rows, for which it is its turn again when all panels had theirs
+                (0..N).for_each(|i| S::prefetch(w.wrapping_add((2 * N + i) * WIDTH)));
+                w = w.wrapping_add(self.panel);
+            }
+            for (i, sum) in sums.into_iter().enumerate() {
+                S::store(lanes.as_mut_ptr(), sum);
+                self.y.add(r * self.y_row + first + i).write(lanes[..S::LANES].iter().sum());
             }
         }
     }

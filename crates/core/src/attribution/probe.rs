@@ -23,11 +23,23 @@ use std::collections::BTreeSet;
 /// What is asked of the directions.
 pub struct Probing {
     /// [directions, d_model]
-    pub directions: Tensor,
+    directions: Tensor,
+    /// The same in f64, for the streams' own dot products.
+    wide: Tensor,
     /// The point of the stream where they are read.
-    pub at: HookPoint,
+    at: HookPoint,
     /// The columns: layers or heads.
-    pub unit: Unit,
+    unit: Unit,
+}
+
+impl Probing {
+    /// Of directions [directions, d_model].
+    ///
+    /// # Errors
+    /// `INTERNAL`.
+    pub fn new(directions: Tensor, at: HookPoint, unit: Unit) -> Result<Self> {
+        Ok(Probing { wide: directions.to_dtype(DType::F64)?, directions, at, unit })
+    }
 }
 
 /// Directions at some rows.
@@ -93,15 +105,14 @@ pub fn probe(model: &Transformer, chunk: Chunk, probing: &Probing, depth: Depth,
     let n_directions = probing.directions.dim(0)?;
     let fine = components(&model.config, Unit::Head, depth);
 
-    let values = if folding_is_cheaper(&model.config, n_rows, n_directions) {
-        fold(model, activations, &probing.directions, depth)?
+    let values: Vec<f32> = if folding_is_cheaper(&model.config, n_rows, n_directions) {
+        fold(model, activations, &probing.directions, depth)?.flatten_all()?.to_vec1()?
     } else {
         form(model, activations, &probing.directions, depth)?
     };
-    let values: Vec<f32> = values.flatten_all()?.to_vec1()?;
 
     let streams = activations.kept(probing.at)?.to_dtype(DType::F64)?;
-    let measured = ops::project(Kernels::Plain, &streams, &probing.directions.to_dtype(DType::F64)?)?; // [rows, directions]
+    let measured = ops::project(Kernels::Plain, &streams, &probing.wide)?; // [rows, directions]
     let measured: Vec<f64> = measured.flatten_all()?.to_vec1()?;
     let constant = vec![0.0; measured.len()];
     let certificates =
@@ -139,13 +150,34 @@ fn folding_is_cheaper(config: &ModelConfig, rows: usize, directions: usize) -> b
 }
 
 /// Every write at the wanted rows, then all directions at once: [rows, directions, components].
-fn form(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Tensor> {
+fn form(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Vec<f32>> {
     let writes = stack(model, activations, Unit::Head, depth)?; // [rows, components, d_model]
-    // row by row, so that the products come out in their order: transposing them all would cost as much again
-    let products = (0..writes.dim(0)?)
-        .map(|row| ops::project(model.kernels, directions, &writes.get(row)?))
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::stack(&products, 0)?)
+    let (n_components, n_directions) = (writes.dim(1)?, directions.dim(0)?);
+    let products = ops::project(model.kernels, &writes.flatten(0, 1)?, directions)?.to_device(&Device::Cpu)?;
+    let products = ops::Rows::of(&products)?;
+    let products = products.numbers()?; // [rows, components, directions]
+    let mut values = vec![0.0; products.len()];
+    let size = (n_components * n_directions).max(1);
+    for (from, to) in products.chunks(size).zip(values.chunks_mut(size)) {
+        turn(from, n_directions, to, n_components);
+    }
+    Ok(values)
+}
+
+/// A matrix whose rows are `width` long into its transpose, whose rows are `height` long, block by block.
+fn turn(from: &[f32], width: usize, to: &mut [f32], height: usize) {
+    const BLOCK: usize = 16;
+    for first in (0..width).step_by(BLOCK) {
+        let columns = first..width.min(first + BLOCK);
+        for r in (0..height).step_by(BLOCK) {
+            let rows = r..height.min(r + BLOCK);
+            for c in columns.clone() {
+                for (to, r) in to[c * height..][rows.clone()].iter_mut().zip(rows.clone()) {
+                    *to = from[r * width + c];
+                }
+            }
+        }
+    }
 }
 
 /// Every direction through the output matrices, then all rows at once: [rows, directions, components].

@@ -23,7 +23,7 @@ pub(crate) use cpu::tensor::Rows;
 pub use linear::{linear, project};
 pub use matmul::matmul;
 pub use norm::{Normed, gain_and_bias, norm};
-pub use ragged::{MOST_SCORES, View, attend_all};
+pub use ragged::{MOST_COPIED, MOST_SCORES, View, attend_all};
 pub use rotary::{Angles, frequencies, rotate};
 
 /// Which bodies a model runs.

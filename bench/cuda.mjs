@@ -12,6 +12,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
+import { Model } from '../dist/index.js'
 import { random } from './peers/model.mjs'
 
 const { values, positionals } = parseArgs({
@@ -32,6 +33,28 @@ const here = (name) => join(import.meta.dirname, 'cuda', name)
 const DRAWN = 100
 /** How far outputs may be apart, relative to 1 + Σ|attribution| of a row: as README has it, for each side. */
 const APART = { f32: 2e-5, f16: 6e-4, bf16: 5e-3 }[dtype]
+
+/** Ends with a message: what is missing here. */
+function stop(problem) {
+  console.error(`bench/cuda.mjs: ${problem}`)
+  process.exit(1)
+}
+
+/** That there is a GPU for both, before gigabytes of weights are written. */
+async function check() {
+  if (APART === undefined) stop(`--dtype ${dtype} is none of f32, bf16, f16`)
+  try {
+    const model = await Model.demo({ device, dtype })
+    await model.close()
+  } catch (error) {
+    const hint = error.code === 'DEVICE_UNAVAILABLE' ? '\n  --device cpu tries the script out on the CPU' : ''
+    stop(`${error.code}: ${error.message}${hint}`)
+  }
+  const asks = device === 'cpu' ? 'import torch, safetensors' : `import torch, safetensors; torch.zeros(1, device='${device}')`
+  const { error, status, stderr } = spawnSync(python, ['-c', asks], { encoding: 'utf8' })
+  const said = error?.message ?? stderr?.trim().split('\n').at(-1)
+  if (error || status !== 0) stop(`the PyTorch of ${python} does not compute on ${device}: ${said}; $PYTHON names another`)
+}
 
 /** The directory of a checkpoint, written once. */
 function checkpoint(shape) {
@@ -83,6 +106,7 @@ const next = random(count)
 const uniform = Array.from({ length: count }, () => Array.from({ length: tokens }, () => Math.floor(next() * DRAWN)))
 const ragged = uniform.map((prompt) => prompt.slice(0, Math.max(1, Math.ceil(prompt.length * next()))))
 
+await check()
 const table = []
 let on = ''
 for (const shape of positionals.length > 0 ? positionals : ['gpt2-small', 'gpt2-xl', 'llama-8b']) {

@@ -120,8 +120,8 @@ impl Chunk<'_> {
         everywhere: BTreeSet<HookPoint>,
         cancel: &Cancel,
     ) -> Result<Observed> {
-        // what is kept everywhere is wanted of every position, so nothing is borrowed; nor on a GPU, where what borrows
-        // cannot be computed together with what does not
+        // what is kept everywhere is wanted of every position, so nothing is borrowed; nor on a GPU, which would copy the
+        // keys of everyone that borrows
         let batch = match everywhere.is_empty() && model.device.is_cpu() {
             true => Batch::new(prefix::segments(self.prompts, &model.config), &model.config)?,
             false => Batch::of_prompts(self.prompts.iter().map(|p| &p.ids[..]), &model.config)?,

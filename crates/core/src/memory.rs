@@ -7,6 +7,7 @@ use crate::device;
 use crate::error::{PrismError, Result};
 use crate::hook::{Dim, HookPoint};
 use crate::intervene::Edit;
+use crate::model::Transformer;
 use crate::ops::MOST_SCORES;
 use candle_core::{DType, Device};
 use std::fs::read_to_string;
@@ -132,6 +133,14 @@ pub fn forward_on_gpu(config: &ModelConfig, lengths: &[usize], kept_rows: usize,
     let kept = kept_rows * (config.n_layers * (z + d) + 6 * d);
     let widened = if weights == DType::F32 { 0 } else { (2 * hidden).max(8192).max(3 * z) * d };
     4 * (attention.max(mlp) + kept + widened) as u64
+}
+
+/// Peak bytes of one forward pass of a model, where it computes.
+pub fn forward_of(model: &Transformer, lengths: &[usize], kept_rows: usize) -> u64 {
+    match model.device.is_cpu() {
+        true => forward(&model.config, lengths, kept_rows),
+        false => forward_on_gpu(&model.config, lengths, kept_rows, model.dtype()),
+    }
 }
 
 /// Bytes of these points at `kept` positions of a prompt of `length` tokens.

@@ -148,15 +148,11 @@ fn plan(prompts: &[Prompted], chunk_tokens: usize, model: &Transformer) -> Vec<R
 /// # Errors
 /// `MEMORY` where the largest prompt alone does not fit.
 fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)> {
-    let (config, device) = (&place.model.config, &place.model.device);
+    let device = &place.model.device;
     let needs = |chunk: &Range<usize>| {
         let prompts = &work.prompts[chunk.clone()];
         let lengths: Vec<usize> = prompts.iter().map(|p| p.ids.len()).collect();
-        let forward = match device.is_cpu() {
-            true => memory::forward(config, &lengths, n_rows(prompts)),
-            false => memory::forward_on_gpu(config, &lengths, n_rows(prompts), place.model.dtype()),
-        };
-        forward + (work.chunk_bytes)(prompts)
+        memory::forward_of(place.model, &lengths, n_rows(prompts)) + (work.chunk_bytes)(prompts)
     };
     // results lie on the host: a GPU's memory is for its chunks alone
     let whole = if work.is_merged { 2 * work.result_bytes } else { work.result_bytes };

@@ -1,6 +1,7 @@
 //! One `tap` at every hook point: it keeps what was asked for, and hands on what the rest of the model is to see.
 
 use crate::cancel::Cancel;
+use crate::device::moved;
 use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
 use crate::intervene::{Edits, Received};
@@ -68,7 +69,7 @@ impl Activations {
     /// # Errors
     /// `INTERNAL`.
     pub fn let_go(&mut self) -> Result<()> {
-        for tensor in self.rows.values_mut() {
+        for tensor in self.rows.values_mut().filter(|tensor| tensor.elem_count() > 0) {
             *tensor = tensor.force_contiguous()?;
         }
         Ok(())
@@ -79,9 +80,9 @@ impl Activations {
     /// # Errors
     /// `INTERNAL`.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let rows = self.rows.iter().map(|(point, t)| Ok((*point, t.to_device(device)?)));
+        let rows = self.rows.iter().map(|(point, t)| Ok((*point, moved(t, device)?)));
         let squares = self.squares.iter().map(|(point, list)| {
-            let list = list.iter().map(|t| Ok(t.to_device(device)?)).collect::<Result<_>>()?;
+            let list = list.iter().map(|t| moved(t, device)).collect::<Result<_>>()?;
             Ok((*point, list))
         });
         Ok(Activations { rows: rows.collect::<Result<_>>()?, squares: squares.collect::<Result<_>>()? })

@@ -268,28 +268,30 @@ fn zero_at_the_row_and_everywhere_is_the_whole_prompt_again() {
 fn values_of_other_prompts_take_a_components_place() {
     for (name, dir) in families() {
         let (prompts, pairs) = prompts(&dir);
-        let session = load(&dir).unwrap();
         let others: Vec<Vec<u32>> = prompts.iter().map(|p| p.iter().rev().copied().collect()).collect();
         let texts = || others.iter().cloned().map(Prompt::Ids).collect::<Vec<_>>();
-        let whole: Vec<Whole> = others.iter().map(|ids| Whole::run(&session, ids, None)).collect();
-        for at in [AblateAt::Row, AblateAt::All] {
-            let is_row = matches!(at, AblateAt::Row);
-            let mut call = AblateCall { at, ..ablation(prompts.clone(), &pairs) };
-            let replaced = |_: usize, row: usize, p: usize| !is_row || p == row;
-            call.set = SetTo::From(texts());
-            let expected = naive(&session, &call, &pairs, |i, c| Some(whole[i].value(c)), replaced);
-            same_totals(&format!("{name} from"), &ablate(&session, &call).2, &expected);
+        for session in load_on_devices(&dir) {
+            let session = session.unwrap();
+            let whole: Vec<Whole> = others.iter().map(|ids| Whole::run(&session, ids, None)).collect();
+            for at in [AblateAt::Row, AblateAt::All] {
+                let is_row = matches!(at, AblateAt::Row);
+                let mut call = AblateCall { at, ..ablation(prompts.clone(), &pairs) };
+                let replaced = |_: usize, row: usize, p: usize| !is_row || p == row;
+                call.set = SetTo::From(texts());
+                let expected = naive(&session, &call, &pairs, |i, c| Some(whole[i].value(c)), replaced);
+                same_totals(&format!("{name} from"), &ablate(&session, &call).2, &expected);
 
-            call.set = SetTo::Mean { reference: texts(), by_position: false };
-            let mean = |c: &Component| {
-                let all: Vec<Tensor> = whole.iter().map(|whole| whole.value(c)).collect();
-                Some(Tensor::cat(&all, 0).unwrap().mean_keepdim(0).unwrap())
-            };
-            let expected = naive(&session, &call, &pairs, |_, c| mean(c), replaced);
-            same_totals(&format!("{name} mean"), &ablate(&session, &call).2, &expected);
-            let coarse = AblateCall { unit: Unit::Layer, ..call.clone() };
-            let expected = naive(&session, &coarse, &pairs, |_, c| mean(c), replaced);
-            same_totals(&format!("{name} mean of layers"), &ablate(&session, &coarse).2, &expected);
+                call.set = SetTo::Mean { reference: texts(), by_position: false };
+                let mean = |c: &Component| {
+                    let all: Vec<Tensor> = whole.iter().map(|whole| whole.value(c)).collect();
+                    Some(Tensor::cat(&all, 0).unwrap().mean_keepdim(0).unwrap())
+                };
+                let expected = naive(&session, &call, &pairs, |_, c| mean(c), replaced);
+                same_totals(&format!("{name} mean"), &ablate(&session, &call).2, &expected);
+                let coarse = AblateCall { unit: Unit::Layer, ..call.clone() };
+                let expected = naive(&session, &coarse, &pairs, |_, c| mean(c), replaced);
+                same_totals(&format!("{name} mean of layers"), &ablate(&session, &coarse).2, &expected);
+            }
         }
     }
 }

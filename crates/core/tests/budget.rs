@@ -11,13 +11,16 @@ use logit_prism_core::cache::Logits;
 use logit_prism_core::checkpoint::Checkpoint;
 use logit_prism_core::chunk::Prompted;
 use logit_prism_core::config::{ModelConfig, RawConfig};
-use logit_prism_core::device::WeightDtype;
+use logit_prism_core::device::{DeviceName, WeightDtype};
 use logit_prism_core::ops::Kernels;
+use logit_prism_core::patch::{Patching, Place as PatchAt};
 use logit_prism_core::rows::Positions;
 use logit_prism_core::run::{self, Place};
 use logit_prism_core::session::{
-    Asked, Call, LensCall, LoadOptions, ProbeCall, RunCall, Session, SourcesCall, TopTokensCall,
+    AblateAt, AblateCall, Asked, Call, LensCall, LoadOptions, PairsCall, PatchCall, PathsCall, ProbeCall, RunCall,
+    Session, SetTo, SourcesCall, TopTokensCall, WithoutCall,
 };
+use logit_prism_core::tokenizer::Prompt;
 use logit_prism_core::{Result, memory, model};
 use serde_json::json as object;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -150,13 +153,71 @@ fn calls(d_model: usize) -> Vec<(String, Asking)> {
     calls
 }
 
+/// Every call that changes a run: one prompt of which all components or places are taken, and some prompts.
+fn causes() -> Vec<(String, Asking)> {
+    let mut calls: Vec<(String, Asking)> = Vec::new();
+    let prompts = |n: usize, seed: u32| {
+        let ids = |i: u32| (0..TOKENS as u32).map(|t| (t * 7 + i * 31 + seed) % 1000).collect::<Vec<u32>>();
+        (0..n as u32).map(ids).collect::<Vec<_>>()
+    };
+    let texts = |n, seed| prompts(n, seed).into_iter().map(Prompt::Ids).collect::<Vec<_>>();
+    for n in [1, 6] {
+        let mut add = |name: &str, call: Asking| calls.push((format!("{name} in {n} prompts"), call));
+        let sets = [
+            ("zero", SetTo::Zero),
+            ("values of others", SetTo::From(texts(n, 5))),
+            ("a mean", SetTo::Mean { reference: texts(4, 3), by_position: true }),
+        ];
+        for (what, set) in sets {
+            for (where_, at) in [("the row", AblateAt::Row), ("every position", AblateAt::All)] {
+                let call = AblateCall {
+                    asked: asked(prompts(n, 0)),
+                    targets: vec![pair(6, 5)],
+                    unit: Unit::Head,
+                    components: None,
+                    set: set.clone(),
+                    at,
+                    on_violation: OnViolation::Warn,
+                };
+                let name = format!("ablate with {what} at {where_}");
+                add(&name, Box::new(move |s| with_job(|job| s.ablate(&call, job)).map(drop)));
+            }
+            let sets = vec![vec![1, 2, 3], vec![2, 5], Vec::new()];
+            let call = WithoutCall { asked: asked(prompts(n, 0)), targets: vec![pair(6, 5)], sets, set: set.clone() };
+            add(&format!("three sets with {what}"), Box::new(move |s| with_job(|job| s.without(&call, job)).map(drop)));
+        }
+        let pairs = PairsCall {
+            clean: asked(prompts(n, 0)),
+            corrupt: texts(n, 5),
+            targets: vec![pair(6, 5)],
+            positions: Positions::All,
+            corrupt_positions: None,
+        };
+        for (what, at, by_head, by_position) in
+            [("streams", PatchAt::ResidPre, false, true), ("heads", PatchAt::Z, true, false)]
+        {
+            let call =
+                PatchCall { pairs: pairs.clone(), patching: Patching { at, by_head, by_position }, noising: true };
+            add(&format!("patch {what}"), Box::new(move |s| with_job(|job| s.patch(&call, job)).map(drop)));
+        }
+        for through_mlps in [false, true] {
+            let to = vec!["logits".into()];
+            let call = PathsCall { pairs: pairs.clone(), from: None, to, each: true, through_mlps };
+            let name = format!("paths, through MLPs {through_mlps}");
+            add(&name, Box::new(move |s| with_job(|job| s.patch_paths(&call, job)).map(drop)));
+        }
+    }
+    calls
+}
+
 /// That no call takes more than the figure that it would be refused with, and that the figure is not out of all bounds.
 fn check(name: &str, dir: &TempDir, d_model: usize) {
-    let with = |left: Option<u64>| {
+    let on = |device, left: Option<u64>| {
         let weights = load(&dir.0).unwrap().weight_bytes;
         let memory_limit = left.map(|left| weights + left);
-        load_with(&dir.0, &LoadOptions { threads: Some(1), memory_limit, ..LoadOptions::default() }).unwrap()
+        load_with(&dir.0, &LoadOptions { device, threads: Some(1), memory_limit, ..LoadOptions::default() }).unwrap()
     };
+    let with = |left| on(DeviceName::Cpu, left);
     let (free, tight) = (with(None), with(Some(1)));
     let mut wrong = Vec::new();
     let mut compare = |what: String, call: &dyn Fn(&Session) -> Result<()>| {
@@ -191,6 +252,27 @@ fn check(name: &str, dir: &TempDir, d_model: usize) {
     let path = dir.join("run.safetensors");
     free.save_run(&cache, &path).unwrap();
     compare("load a run".into(), &|s| s.load_run(&path).map(drop));
+    // some of these run references first: what a call asks for in the end is what it may take. Their results are small, so
+    // that what a GPU that is none takes is counted as well
+    let with = |left| on(test_gpu().filter(|_| cfg!(feature = "pretend-gpu")).unwrap_or_default(), left);
+    for (what, call) in causes() {
+        let (mut left, mut session) = (1, with(Some(1)));
+        while let Err(refused) = call(&session) {
+            assert_eq!(refused.code(), "MEMORY", "{what}: {refused}");
+            let needed = refused.details()["needed"].as_u64().unwrap();
+            let available = refused.details()["available"].as_u64().unwrap();
+            left += needed - available;
+            session = with(Some(left));
+        }
+        let taken = peak(|| call(&session).unwrap());
+        let line = format!("{name}: {what}: {taken} of {left} bytes, {:.2}", taken as f64 / left as f64);
+        println!("{line}");
+        // a GPU's figures are for more runs at once than these calls have
+        let bound = if session.transformer.device.is_cpu() { 8 } else { 64 };
+        if taken > left || left > bound * taken {
+            wrong.push(line);
+        }
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

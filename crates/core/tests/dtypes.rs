@@ -5,16 +5,19 @@ mod common;
 
 use candle_core::{DType, Device};
 use common::*;
-use logit_prism_core::attribution::{Attribution, Options, Target};
+use logit_prism_core::attribution::{Attribution, Component, OnViolation, Options, Target, Unit};
 use logit_prism_core::cancel::Cancel;
+use logit_prism_core::causal::{self, Ablating, Plan, Replacement};
 use logit_prism_core::checkpoint::Checkpoint;
-use logit_prism_core::chunk::Prompted;
+use logit_prism_core::chunk::{Chunk, Prompted};
 use logit_prism_core::config::{ModelConfig, RawConfig};
 use logit_prism_core::device::{DeviceName, WeightDtype};
 use logit_prism_core::model::{self, Transformer};
 use logit_prism_core::ops::Kernels;
+use logit_prism_core::patch::{self, Pairs, Patching, Paths, Place as PatchAt, Receiver, Spots};
 use logit_prism_core::run::{self, Job, Place};
 use logit_prism_core::session::LoadOptions;
+use logit_prism_core::tokenizer::Token;
 use serde_json::Value;
 use std::path::Path;
 
@@ -29,21 +32,42 @@ fn opened(dir: &Path) -> (ModelConfig, Checkpoint) {
 }
 
 fn loaded(dir: &Path, dtype: WeightDtype) -> Transformer {
+    loaded_on(&Device::Cpu, dir, dtype)
+}
+
+fn loaded_on(device: &Device, dir: &Path, dtype: WeightDtype) -> Transformer {
     let (config, checkpoint) = opened(dir);
-    model::load(config, &checkpoint, &Device::Cpu, dtype, |_| Ok(())).unwrap()
+    model::load(config, &checkpoint, device, dtype, |_| Ok(())).unwrap()
+}
+
+/// The CPU, and a GPU where there is one.
+fn devices() -> Vec<Device> {
+    std::iter::once(Device::Cpu).chain(test_gpu().map(|gpu| gpu.open().unwrap())).collect()
 }
 
 /// The attributions that a reference asks for.
 fn attributed(model: &Transformer, reference: &Value) -> Attribution {
     let call = reference_call(reference);
+    let targets = call.targets.iter().map(by_ids).collect();
+    attributed_at_last(model, ids(&reference["prompts"]), targets, &call.options)
+}
+
+/// The target of tokens that are given as ids.
+fn by_ids(target: &Target<Token>) -> Target {
+    target.try_map(|token| if let Token::Id(id) = token { Ok(*id) } else { unreachable!() }).unwrap()
+}
+
+fn attributed_at_last(
+    model: &Transformer,
+    prompts: Vec<Vec<u32>>,
+    targets: Vec<Target>,
+    options: &Options,
+) -> Attribution {
     let prompted = |ids: Vec<u32>| Prompted::new(ids.as_slice(), vec![ids.len() - 1]);
-    let prompts: Vec<Prompted> = ids(&reference["prompts"]).into_iter().map(prompted).collect();
-    let id = |token: &_| if let logit_prism_core::tokenizer::Token::Id(id) = token { Ok(*id) } else { unreachable!() };
-    let targets: Vec<Target> = call.targets.iter().map(|target| target.try_map(id).unwrap()).collect();
+    let prompts: Vec<Prompted> = prompts.into_iter().map(prompted).collect();
     let pool = run::pool(Some(1)).unwrap();
     let place = Place { model, pool: &pool, memory_limit: None };
     let job = Job { cancel: &Cancel::default(), progress: &|_, _| {} };
-    let options: &Options = &call.options;
     run::attribute(&place, &prompts, &targets, options, 256, &job).unwrap()
 }
 
@@ -92,6 +116,109 @@ fn the_certificate_holds_and_numbers_are_those_of_the_reference() {
             let worst = compare(&attributed(&model, &reference), &reference, relative);
             println!("{name} in {dtype}: largest error {worst:.1e} (1 + A)");
             assert!(worst > 1e-6, "{name} in {dtype}: nothing was rounded");
+        }
+    }
+}
+
+/// The largest distance of some numbers from those of the reference, relative to a size.
+fn farthest(found: impl IntoIterator<Item = f64>, expected: &[f64], size: f64) -> f64 {
+    let found: Vec<f64> = found.into_iter().collect();
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).map(|(f, e)| (f - e).abs() / size).fold(0.0, f64::max)
+}
+
+fn token_pair(reference: &Value) -> Target {
+    let token = |name: &str| reference[name].as_u64().unwrap();
+    by_ids(&pair(token("answer"), token("against")))
+}
+
+#[test]
+fn ablations_certify_and_are_those_of_the_reference() {
+    for family in ["gpt2", "llama", "gemma2", "gptj", "mixtral", "gpt_oss"] {
+        let dir = fixture(&format!("parity/{family}"));
+        let reference = json(&dir.join("ablate.json"));
+        let ids: Vec<u32> = serde_json::from_value(reference["prompt"].clone()).unwrap();
+        let ablations = reference["ablations"].as_array().unwrap();
+        let expected = |name: &str| ablations.iter().map(|a| a[name].as_f64().unwrap()).collect::<Vec<_>>();
+        for (device, (dtype, relative)) in devices().iter().flat_map(|d| SMALL.map(|small| (d, small))) {
+            let model = loaded_on(device, &dir, dtype);
+            let mut worst = 0f64;
+            for everywhere in [false, true] {
+                let last = ids.len() - 1;
+                let changed = |_, n: usize| Ok(everywhere.then(|| (0..n).collect()));
+                let plan = Plan::new(vec![Prompted::new(ids.as_slice(), vec![last])], changed).unwrap();
+                let asked = Ablating {
+                    unit: Unit::Head,
+                    columns: (0..ablations.len()).collect(),
+                    replacement: Replacement::Zero,
+                    on_violation: OnViolation::Throw, // every certificate holds
+                };
+                let chunk = Chunk { first: 0, prompts: &plan.prompts };
+                let targets = [token_pair(&reference)];
+                let found = causal::ablate(&model, chunk, &plan.planned, &targets, &asked, &Cancel::default()).unwrap();
+                // A of both runs
+                let size = found.certificates.iter().map(|c| c.tolerance / relative).fold(0.0, f64::max);
+                let total = expected(if everywhere { "total_all" } else { "total" });
+                for (found, expected) in [(found.total, total), (found.direct, expected("direct"))] {
+                    worst = worst.max(farthest(wide(&found), &expected, size));
+                }
+            }
+            println!("{family} in {dtype}: largest error {worst:.1e} (1 + A + A′)");
+            // what is rounded may choose other experts
+            let experts = ["mixtral", "gpt_oss"].contains(&family);
+            assert!(worst > 1e-6 && (experts || worst <= FURTHER * relative), "{family} in {dtype}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn patches_are_those_of_the_reference() {
+    for family in ["gpt2", "llama", "gemma2", "gptj"] {
+        let dir = fixture(&format!("parity/{family}"));
+        let given = json(&dir.join("patching.json"));
+        let prompt = |name: &str| serde_json::from_value::<Vec<u32>>(given[name].clone()).unwrap();
+        let (clean, corrupt) = (prompt("clean"), prompt("corrupt"));
+        let row = clean.len() - 1;
+        let spots = Spots { row, source_row: row, positions: (0..=row).map(|p| (p, p)).collect() };
+        let pairs = Pairs {
+            base: vec![Prompted::new(clean, spots.of_base())],
+            source: vec![Prompted::new(corrupt, spots.of_source())],
+            spots: vec![spots],
+            targets: vec![token_pair(&given)],
+            base_is_clean: true,
+        };
+        let chunk = Chunk { first: 0, prompts: &pairs.base };
+        let cancel = Cancel::default();
+        for (device, (dtype, relative)) in devices().iter().flat_map(|d| SMALL.map(|small| (d, small))) {
+            let model = loaded_on(device, &dir, dtype);
+            let options = call(vec![], vec![]).options;
+            let (both, targets) = (vec![prompt("clean"), prompt("corrupt")], vec![token_pair(&given); 2]);
+            let attributed = attributed_at_last(&model, both, targets, &options);
+            let size: f64 = attributed.certificates.iter().map(|c| c.tolerance / relative).sum(); // A of both runs
+            let mut worst = 0f64;
+            for (name, patching) in [
+                ("resid_pre", Patching { at: PatchAt::ResidPre, by_head: false, by_position: true }),
+                ("mlp_out", Patching { at: PatchAt::MlpOut, by_head: false, by_position: true }),
+                ("head", Patching { at: PatchAt::Z, by_head: true, by_position: false }),
+            ] {
+                let found = patch::sweep(&model, chunk, &pairs, &patching, &cancel).unwrap();
+                worst = worst.max(farthest(found.values, &numbers(&given["noising"][name]), size));
+            }
+            for path in given["paths"].as_array().unwrap() {
+                let labels = |key: &str| serde_json::from_value::<Vec<String>>(path[key].clone()).unwrap();
+                let known = [Unit::Head, Unit::Layer].into_iter().flat_map(|unit| Component::all(unit, &model.config));
+                let known: Vec<Component> = known.collect();
+                let named = |label: &String| *known.iter().find(|c| c.label() == *label).unwrap();
+                let paths = Paths {
+                    senders: vec![labels("from").iter().map(named).collect()],
+                    receivers: Receiver::parse(&labels("to"), &model.config).unwrap(),
+                    through_mlps: path["through"] == "mlps",
+                };
+                let found = patch::paths(&model, chunk, &pairs, &paths, &cancel).unwrap();
+                worst = worst.max(farthest(found.values, &numbers(&path["f"]), size));
+            }
+            println!("{family} patched in {dtype}: largest error {worst:.1e} of {size:.1}");
+            assert!(worst > 1e-6 && worst <= FURTHER * relative, "{family} in {dtype}: {worst}");
         }
     }
 }

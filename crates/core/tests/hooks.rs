@@ -133,6 +133,9 @@ fn capture(session: &Session, prompts: &[Vec<u32>], rows: &[u32]) -> (Activation
 }
 
 fn pick(tensor: &Tensor, axis: usize, indices: &[u32]) -> Vec<f64> {
+    if indices.is_empty() {
+        return Vec::new();
+    }
     let indices = Tensor::new(indices, tensor.device()).unwrap();
     flat(&tensor.contiguous().unwrap().index_select(&indices, axis).unwrap())
 }

@@ -209,52 +209,59 @@ fn same(what: &str, found: &[f64], expected: &[f64], size: f64) {
 fn a_sweep_is_single_runs_with_interventions_in_every_family() {
     for family in parity_families() {
         let dir = fixture(&format!("parity/{family}"));
-        let session = load(&dir).unwrap();
-        let (prompts, tokens) = prompts(&dir);
-        let naive = Naive::new(&session, prompts.clone(), &tokens);
-        let size = scale(&session, &tokens, &prompts);
-        let mut call = pairs(prompts[0].clone(), prompts[1].clone(), &tokens);
-        let all = |i: usize| (0..prompts[0][i].len()).map(|p| (p, p)).collect::<Vec<_>>();
-        let spots = [all(0), all(1)];
-        for (name, patching) in SWEEPS {
-            let expected = naive.sweep(0, patching, &spots);
-            same(&format!("{family} {name}"), &patch(&session, &call, patching, true).patched.values, &expected, size);
-        }
-        // one pair per chunk, some positions crosswise, a row that is not the last
-        call.clean.chunk_tokens = Some(1);
-        call.positions = Positions::Of(vec![2, -1]);
-        call.corrupt_positions = Some(Positions::Of(vec![3, 0]));
-        let spots: Vec<_> = prompts[0].iter().map(|p| vec![(2, 3), (p.len() - 1, 0)]).collect();
-        let swapped: Vec<Vec<(usize, usize)>> = spots
-            .iter()
-            .map(|s| {
-                let mut s: Vec<_> = s.iter().map(|(a, b)| (*b, *a)).collect();
-                s.sort();
-                s
-            })
-            .collect();
-        for (name, patching) in SWEEPS {
-            let what = format!("{family} {name} of named positions");
+        for session in load_on_devices(&dir) {
+            let session = session.unwrap();
+            let (prompts, tokens) = prompts(&dir);
+            let naive = Naive::new(&session, prompts.clone(), &tokens);
+            let size = scale(&session, &tokens, &prompts);
+            let mut call = pairs(prompts[0].clone(), prompts[1].clone(), &tokens);
+            let all = |i: usize| (0..prompts[0][i].len()).map(|p| (p, p)).collect::<Vec<_>>();
+            let spots = [all(0), all(1)];
+            for (name, patching) in SWEEPS {
+                let expected = naive.sweep(0, patching, &spots);
+                same(
+                    &format!("{family} {name}"),
+                    &patch(&session, &call, patching, true).patched.values,
+                    &expected,
+                    size,
+                );
+            }
+            // one pair per chunk, some positions crosswise, a row that is not the last
+            call.clean.chunk_tokens = Some(1);
+            call.positions = Positions::Of(vec![2, -1]);
+            call.corrupt_positions = Some(Positions::Of(vec![3, 0]));
+            let spots: Vec<_> = prompts[0].iter().map(|p| vec![(2, 3), (p.len() - 1, 0)]).collect();
+            let swapped: Vec<Vec<(usize, usize)>> = spots
+                .iter()
+                .map(|s| {
+                    let mut s: Vec<_> = s.iter().map(|(a, b)| (*b, *a)).collect();
+                    s.sort();
+                    s
+                })
+                .collect();
+            for (name, patching) in SWEEPS {
+                let what = format!("{family} {name} of named positions");
+                same(
+                    &what,
+                    &patch(&session, &call, patching, true).patched.values,
+                    &naive.sweep(0, patching, &spots),
+                    size,
+                );
+                same(
+                    &what,
+                    &patch(&session, &call, patching, false).patched.values,
+                    &naive.sweep(1, patching, &swapped),
+                    size,
+                );
+            }
+            let whole = Patching { at: Place::Z, by_head: false, by_position: false };
             same(
-                &what,
-                &patch(&session, &call, patching, true).patched.values,
-                &naive.sweep(0, patching, &spots),
+                &format!("{family} all heads"),
+                &patch(&session, &call, whole, true).patched.values,
+                &naive.sweep(0, whole, &spots),
                 size,
             );
-            same(
-                &what,
-                &patch(&session, &call, patching, false).patched.values,
-                &naive.sweep(1, patching, &swapped),
-                size,
-            );
         }
-        let whole = Patching { at: Place::Z, by_head: false, by_position: false };
-        same(
-            &format!("{family} all heads"),
-            &patch(&session, &call, whole, true).patched.values,
-            &naive.sweep(0, whole, &spots),
-            size,
-        );
     }
 }
 
@@ -286,43 +293,46 @@ fn what_lies_behind_the_row_changes_nothing_and_both_streams_make_the_other_run(
 fn paths_are_single_runs_with_what_receivers_read_changed() {
     for family in parity_families() {
         let dir = fixture(&format!("parity/{family}"));
-        let session = load(&dir).unwrap();
-        let config = &session.transformer.config;
-        let (prompts, tokens) = prompts(&dir);
-        let size = scale(&session, &tokens, &prompts);
-        let naive = Naive::new(&session, prompts.clone(), &tokens);
-        let call = pairs(prompts[0].clone(), prompts[1].clone(), &tokens);
-        let last = config.n_layers - 1;
-        let q = format!("L{last}H1.q");
-        let points = ["hook_embed".to_string(), "blocks.0.hook_attn_out".into(), "blocks.0.hook_mlp_out".into()];
-        let keep = |prompts: &Vec<Vec<u32>>| {
-            let asked = Asked { positions: Positions::All, ..asked(prompts.clone()) };
-            with_job(|job| session.run(&RunCall { asked, points: points.to_vec(), logits: Logits::None }, job)).unwrap()
-        };
-        let runs = prompts.each_ref().map(keep);
-        let names = ["embed", "L0 attn", "L0 mlp"];
-        let table = PathsCall { each: true, ..paths_call(&call, Some(&names), &[&q]) };
-        let (senders, receivers, swept) = patch_paths(&session, &table);
-        assert_eq!(senders.iter().map(Component::label).collect::<Vec<_>>(), names);
-        assert_eq!(receivers.iter().map(Receiver::label).collect::<Vec<_>>(), std::slice::from_ref(&q));
-        let mut expected = Vec::new();
-        for pair in 0..2 {
-            for point in &points {
-                let point = logit_prism_core::hook::HookPoint::parse(point, config).unwrap();
-                let [clean, corrupt] = runs.each_ref().map(|run| wide(&run.values(point, pair).unwrap().1));
-                let moved: Vec<f32> = corrupt.iter().zip(clean).map(|(a, b)| (a - b) as f32).collect();
-                let add = |(position, moved): (usize, &[f32])| Intervention {
-                    at: format!("blocks.{last}.attn.hook_q_input"),
-                    head: Some(1),
-                    neuron: None,
-                    positions: Positions::Of(vec![position as i64]),
-                    set: Set::Add(moved.to_vec()),
-                };
-                let list = moved.chunks(config.d_model).enumerate().map(add).collect();
-                expected.push(naive.f(0, pair, list));
+        for session in load_on_devices(&dir) {
+            let session = session.unwrap();
+            let config = &session.transformer.config;
+            let (prompts, tokens) = prompts(&dir);
+            let size = scale(&session, &tokens, &prompts);
+            let naive = Naive::new(&session, prompts.clone(), &tokens);
+            let call = pairs(prompts[0].clone(), prompts[1].clone(), &tokens);
+            let last = config.n_layers - 1;
+            let q = format!("L{last}H1.q");
+            let points = ["hook_embed".to_string(), "blocks.0.hook_attn_out".into(), "blocks.0.hook_mlp_out".into()];
+            let keep = |prompts: &Vec<Vec<u32>>| {
+                let asked = Asked { positions: Positions::All, ..asked(prompts.clone()) };
+                with_job(|job| session.run(&RunCall { asked, points: points.to_vec(), logits: Logits::None }, job))
+                    .unwrap()
+            };
+            let runs = prompts.each_ref().map(keep);
+            let names = ["embed", "L0 attn", "L0 mlp"];
+            let table = PathsCall { each: true, ..paths_call(&call, Some(&names), &[&q]) };
+            let (senders, receivers, swept) = patch_paths(&session, &table);
+            assert_eq!(senders.iter().map(Component::label).collect::<Vec<_>>(), names);
+            assert_eq!(receivers.iter().map(Receiver::label).collect::<Vec<_>>(), std::slice::from_ref(&q));
+            let mut expected = Vec::new();
+            for pair in 0..2 {
+                for point in &points {
+                    let point = logit_prism_core::hook::HookPoint::parse(point, config).unwrap();
+                    let [clean, corrupt] = runs.each_ref().map(|run| wide(&run.values(point, pair).unwrap().1));
+                    let moved: Vec<f32> = corrupt.iter().zip(clean).map(|(a, b)| (a - b) as f32).collect();
+                    let add = |(position, moved): (usize, &[f32])| Intervention {
+                        at: format!("blocks.{last}.attn.hook_q_input"),
+                        head: Some(1),
+                        neuron: None,
+                        positions: Positions::Of(vec![position as i64]),
+                        set: Set::Add(moved.to_vec()),
+                    };
+                    let list = moved.chunks(config.d_model).enumerate().map(add).collect();
+                    expected.push(naive.f(0, pair, list));
+                }
             }
+            same(&family, &swept.patched.values, &expected, size);
         }
-        same(&family, &swept.patched.values, &expected, size);
     }
 }
 

@@ -79,6 +79,9 @@ pub(super) fn row_sums(block: &Block, activations: &Activations) -> Result<Optio
     let mut sums = Vec::new();
     for segment in 0.. {
         let Some(pattern) = activations.square(point, segment) else { break };
+        if pattern.dim(1)? == 0 {
+            continue; // none of its rows is kept
+        }
         let of_segment = pattern.to_dtype(candle_core::DType::F64)?.sum(D::Minus1)?; // [H, rows]
         sums.extend(of_segment.t()?.contiguous()?.to_vec2::<f64>()?);
     }

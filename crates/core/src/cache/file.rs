@@ -238,7 +238,13 @@ impl Reader<'_> {
             }
         }
         let stream = self.tensor(&format!("{i}/{FINAL_STREAM}"), &[n, config.d_model])?;
-        let normed = self.model.ln_final.forward_unseen(&stream, self.model.kernels)?;
+        let normed = match n {
+            0 => stream.clone(),
+            _ => {
+                let there = stream.to_device(&self.model.device)?; // where the norm's weights are
+                self.model.ln_final.forward_unseen(&there, self.model.kernels)?.to_device(&Device::Cpu)?
+            }
+        };
         let n_logits = logits.rows(prompt.ids.len()).len();
         let logits = match logits {
             Logits::None => Vec::new(),

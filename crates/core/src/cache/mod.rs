@@ -15,6 +15,7 @@ use crate::attribution::{
 use crate::cancel::Cancel;
 use crate::chunk::{Chunk, Prompted, Row, n_rows};
 use crate::config::ModelConfig;
+use crate::device::moved;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
 use crate::intervene::{Edits, Record};
@@ -172,7 +173,7 @@ fn part(model: &Transformer, chunk: Chunk, wanted: &Wanted, cancel: &Cancel) -> 
     activations.let_go()?;
     let (first, n_prompts) = (chunk.first, chunk.prompts.len());
     // what is kept lies on the host, wherever it was computed
-    let logits = logits.iter().map(|t| Ok(t.to_device(&Device::Cpu)?)).collect::<Result<_>>()?;
+    let logits = logits.iter().map(|t| moved(t, &Device::Cpu)).collect::<Result<_>>()?;
     let (activations, output) = (activations.to_device(&Device::Cpu)?, observed.output.to_device(&Device::Cpu)?);
     Ok(Part { first, n_prompts, activations, output, logits })
 }

@@ -38,14 +38,17 @@ use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Output, Transformer};
 use crate::tap::{Activations, Capture, Tap};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use change::{Change, Clean};
 use plan::Site;
 use read::Reader;
 use std::collections::BTreeSet;
 
-/// Rows that branch off the clean run and are computed together: enough for the full speed of matrix products.
-pub const BRANCH_ROWS: usize = 640;
+/// Rows that branch off the clean run and are computed together: enough for the full speed of matrix products, and on a
+/// GPU to be worth starting its kernels.
+pub fn branch_rows(device: &Device) -> usize {
+    if device.is_cpu() { 640 } else { 4096 }
+}
 
 /// What to ablate, and how.
 pub struct Ablating {
@@ -189,7 +192,7 @@ impl Sweep<'_> {
     fn run(&mut self, state: &Clean, observed: &Observed, largest: &mut [f64]) -> Result<()> {
         let components = Component::all(self.asked.unit, &self.model.config);
         let per_component: usize = self.sites.iter().map(|site| site.positions.len()).sum();
-        let at_once = (BRANCH_ROWS / per_component.max(1)).max(1);
+        let at_once = (branch_rows(&self.model.device) / per_component.max(1)).max(1);
         let pasts = plan::pasts(self.model, observed, &self.sites, self.chunk)?;
         let mut waiting: Vec<(usize, Change)> = Vec::new();
         for (column, component) in components.iter().enumerate() {

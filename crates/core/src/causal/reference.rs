@@ -39,6 +39,17 @@ enum Index {
 pub(super) type Values = Activations;
 
 impl Replacement {
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> u64 {
+        let Replacement::Reference(reference) = self else { return 0 };
+        reference.values.values().map(|value| 4 * value.elem_count() as u64).sum()
+    }
+
+    /// Bytes of the values that take the place of those of a chunk.
+    pub fn bytes_at(&self, model: &Transformer, prompts: &[Prompted]) -> u64 {
+        if matches!(self, Replacement::Zero) { 0 } else { Reference::bytes(model, prompts) / 2 }
+    }
+
     /// The values that take the place of those of some rows; `None` for zeros.
     pub(super) fn at(&self, rows: &[Row], chunk: Chunk) -> Result<Option<Values>> {
         let Replacement::Reference(reference) = self else { return Ok(None) };

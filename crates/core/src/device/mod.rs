@@ -7,7 +7,7 @@ mod driver;
 pub use driver::{Gpu, gpu};
 
 use crate::error::{PrismError, Result};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use std::fmt;
 
 /// The name of a device: `cpu`, `cuda:0`.
@@ -103,6 +103,22 @@ pub fn free_bytes(device: &Device) -> Result<Option<u64>> {
     }
 }
 
+/// A tensor on another device. One without numbers, which a GPU neither allocates nor copies, is a view there.
+///
+/// # Errors
+/// `INTERNAL`.
+pub fn moved(t: &Tensor, device: &Device) -> Result<Tensor> {
+    match (t.elem_count(), device) {
+        (0, Device::Cpu) => Ok(Tensor::zeros(t.shape(), t.dtype(), device)?),
+        (0, _) => {
+            let one: Vec<usize> = t.dims().iter().map(|n| (*n).max(1)).collect();
+            let one = Tensor::zeros(one, t.dtype(), device)?;
+            t.dims().iter().enumerate().try_fold(one, |t, (axis, n)| Ok(t.narrow(axis, 0, *n)?))
+        }
+        _ => Ok(t.to_device(device)?),
+    }
+}
+
 /// Gives back, when it is dropped, what a GPU keeps of memory without use.
 pub struct Unused(#[allow(dead_code)] Device);
 
@@ -129,7 +145,12 @@ fn open_gpu(ordinal: usize) -> Result<Device> {
     cuda::device(ordinal)
 }
 
-#[cfg(not(feature = "cuda"))]
+#[cfg(all(feature = "pretend-gpu", not(feature = "cuda")))]
+fn open_gpu(ordinal: usize) -> Result<Device> {
+    Ok(Device::new_cuda_with_stream(ordinal)?)
+}
+
+#[cfg(not(any(feature = "cuda", feature = "pretend-gpu")))]
 fn open_gpu(ordinal: usize) -> Result<Device> {
     let reason = "this addon was built without CUDA".into();
     Err(PrismError::DeviceUnavailable { device: DeviceName::Cuda(ordinal).to_string(), reason })
@@ -173,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(not(feature = "cuda"))]
+    #[cfg(not(any(feature = "cuda", feature = "pretend-gpu")))]
     fn without_cuda_a_gpu_is_refused() {
         assert!(matches!(DeviceName::Cpu.open(), Ok(Device::Cpu)));
         let error = DeviceName::Cuda(1).open().unwrap_err();

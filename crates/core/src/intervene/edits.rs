@@ -133,8 +133,10 @@ impl Placed {
         if masked {
             return set_cells(x, cells, &places, *index, &old.eq(f32::NEG_INFINITY)?.where_cond(&old, &new)?);
         }
-        // a norm squares what it reads: of what overflows there it would make zeros, without a word
-        if !new.sqr()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        // a norm squares what it reads: of what overflows there it would make zeros, without a word. A GPU is waited for
+        // here, so not for zeros
+        let can_overflow = !matches!(action, Action::Zero);
+        if can_overflow && !new.sqr()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
             return Err(PrismError::NotFinite { first: self.edit.point.to_string(), prompt: self.prompt });
         }
         set_cells(x, cells, &places, *index, &new)
@@ -147,17 +149,12 @@ impl Placed {
 /// # Errors
 /// `INTERNAL` where shapes do not fit.
 pub(crate) fn set_cells(x: &Tensor, cells: Cells, places: &[usize], index: Option<usize>, new: &Tensor) -> Result<()> {
-    let new = new.contiguous()?;
-    let x = x.reshape(((), cells.numbers(index)))?;
-    for (run, first) in runs(places) {
-        match index {
-            None => x.slice_set(&new.narrow(0, run, first.len())?, 0, first.start)?,
-            Some(index) => {
-                for (i, place) in first.enumerate() {
-                    x.slice_set(&new.narrow(0, run + i, 1)?, 0, place * cells.cells + index)?;
-                }
-            }
-        }
+    let n = places.len();
+    let (one, first) = index.map_or((cells.cells, 0), |index| (1, index));
+    let new = new.contiguous()?.reshape((n, one, cells.width))?;
+    let x = x.reshape(((), cells.cells, cells.width))?;
+    for (run, places) in runs(places) {
+        x.narrow(0, places.start, places.len())?.slice_set(&new.narrow(0, run, places.len())?, 1, first)?;
     }
     Ok(())
 }

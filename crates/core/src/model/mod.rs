@@ -28,6 +28,7 @@ pub use unembed::Unembed;
 
 use crate::batch::{Batch, Entry};
 use crate::config::ModelConfig;
+use crate::device::moved;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
 use crate::ops::{self, Kernels, Weight};
@@ -89,7 +90,7 @@ impl Output {
     /// # Errors
     /// `INTERNAL`.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        Ok(Output { stream: self.stream.to_device(device)?, normed: self.normed.to_device(device)? })
+        Ok(Output { stream: moved(&self.stream, device)?, normed: moved(&self.normed, device)? })
     }
 }
 

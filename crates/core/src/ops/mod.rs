@@ -24,7 +24,7 @@ pub(crate) use cpu::tensor::Rows;
 pub use linear::{fold, linear, project};
 pub use matmul::matmul;
 pub use norm::{Normed, gain_and_bias, norm};
-pub use ragged::{MOST_SCORES, View, attend_all};
+pub use ragged::{MOST_COPIED, MOST_SCORES, View, attend_all};
 pub use rotary::{Angles, frequencies, rotate};
 pub use weight::Weight;
 

@@ -1,5 +1,6 @@
 //! Attention of many segments. The CPU takes one after the other; a GPU takes all that are of one shape together, for a
-//! segment alone keeps only a few of its processors busy: prompts of one length are one batch of matrix products.
+//! segment alone keeps only a few of its processors busy: prompts of one length are one batch of matrix products. Where
+//! some borrow keys, those of all are copied side by side.
 
 use super::Kernels;
 use super::attention::{ScoreRule, attend, biases, mask, pattern_plain};
@@ -11,6 +12,8 @@ use std::ops::Range;
 
 /// Scores that are formed at once, as numbers: a gibibyte of them, and far fewer than a kernel can count.
 pub const MOST_SCORES: usize = 1 << 28;
+/// Keys that are copied at once to lie side by side, as numbers, and as many values.
+pub const MOST_COPIED: usize = 1 << 26;
 
 /// Consecutive queries of a segment and what they may look at.
 pub struct View {
@@ -32,9 +35,6 @@ impl View {
         Ok((self.queries.len(), self.first, self.keys.dim(0)?))
     }
 }
-
-/// Views and their own rows of keys, by their shape.
-type Alike<'a> = BTreeMap<(usize, usize, usize), Vec<(&'a View, Range<usize>)>>;
 
 /// z of all queries, in order; the views divide them.
 ///
@@ -58,25 +58,29 @@ pub fn attend_all(
     if kernels != Kernels::Plain {
         return Ok(Tensor::cat(&views.iter().map(alone).collect::<Result<Vec<_>>>()?, 0)?);
     }
-    let mut alike: Alike = BTreeMap::new();
-    let (mut parts, mut order) = (Vec::new(), Vec::new());
+    let mut alike = BTreeMap::<_, Vec<&View>>::new();
     for view in views {
-        match &view.own {
-            Some(own) => alike.entry(view.shape()?).or_default().push((view, own.clone())),
-            None => {
-                parts.push(alone(view)?);
-                order.extend(view.queries.clone());
-            }
-        }
+        alike.entry(view.shape()?).or_default().push(view);
     }
+    let (n_heads, width) = (q.dim(1)?, k.dim(1)? * k.dim(2)?);
+    let (mut parts, mut order) = (Vec::new(), Vec::new());
     for ((n_query, first, n_key), views) in alike {
-        let at_once = (MOST_SCORES / (q.dim(1)? * n_query * n_key).max(1)).max(1);
+        let of_scores = MOST_SCORES / (n_heads * n_query * n_key).max(1);
+        let at_once = of_scores.min(MOST_COPIED / (n_key * width).max(1)).max(1);
         for views in views.chunks(at_once) {
-            let queries: Vec<Range<usize>> = views.iter().map(|(view, _)| view.queries.clone()).collect();
-            let keys: Vec<Range<usize>> = views.iter().map(|(_, own)| own.clone()).collect();
-            let [k, v] = [k, v].map(|all| rows_of(all, &keys));
-            parts.push(attend_alike(&rows_of(q, &queries)?, first, [&k?, &v?], queries.len(), rule, sinks)?);
-            order.extend(queries.into_iter().flatten());
+            let queries: Vec<usize> = views.iter().flat_map(|view| view.queries.clone()).collect();
+            let own: Option<Vec<usize>> = views
+                .iter()
+                .map(|view| view.own.clone())
+                .collect::<Option<Vec<_>>>()
+                .map(|ranges| ranges.into_iter().flatten().collect());
+            let of = |all: &Tensor, each: fn(&View) -> &Tensor| match &own {
+                Some(rows) => rows_of(all, rows),
+                None => Ok(Tensor::cat(&views.iter().map(|view| each(view)).collect::<Vec<_>>(), 0)?),
+            };
+            let (k, v) = (of(k, |view| &view.keys)?, of(v, |view| &view.values)?);
+            parts.push(attend_alike(&rows_of(q, &queries)?, first, [&k, &v], views.len(), rule, sinks)?);
+            order.extend(queries);
         }
     }
     in_order(&Tensor::cat(&parts, 0)?, &order)
@@ -117,17 +121,16 @@ fn attend_alike(
 }
 
 /// Some rows, one behind the other: a view where they lie so already.
-fn rows_of(t: &Tensor, ranges: &[Range<usize>]) -> Result<Tensor> {
-    let (start, rows) = (ranges.first().map_or(0, |r| r.start), ranges.iter().map(Range::len).sum());
-    if ranges.windows(2).all(|pair| pair[0].end == pair[1].start) {
-        return Ok(t.narrow(0, start, rows)?.contiguous()?);
+pub(super) fn rows_of(t: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    if rows.windows(2).all(|pair| pair[0] + 1 == pair[1]) {
+        return Ok(t.narrow(0, rows.first().map_or(0, |row| *row), rows.len())?.contiguous()?);
     }
-    let rows: Vec<u32> = ranges.iter().cloned().flatten().map(|row| row as u32).collect();
+    let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
     Ok(t.contiguous()?.index_select(&Tensor::new(rows, t.device())?, 0)?)
 }
 
 /// Rows that were computed in this order, in their own.
-fn in_order(t: &Tensor, order: &[usize]) -> Result<Tensor> {
+pub(super) fn in_order(t: &Tensor, order: &[usize]) -> Result<Tensor> {
     if order.iter().enumerate().all(|(i, row)| i == *row) {
         return Ok(t.clone());
     }
@@ -191,14 +194,21 @@ mod tests {
         }
     }
 
-    test_device!(what_borrows_keys_is_taken_alone_and_keeps_its_place);
-    fn what_borrows_keys_is_taken_alone_and_keeps_its_place() {
+    test_device!(what_borrows_keys_is_taken_with_the_others);
+    fn what_borrows_keys_is_taken_with_the_others() {
         let (q, k, v) = (matrix(&[6, 2, 4], 1), matrix(&[6, 2, 4], 2), matrix(&[6, 2, 4], 3));
         let rule = ScoreRule { scale: 0.5, ..ScoreRule::default() };
         let mut views = segments(&[(2, 2), (2, 2), (2, 2)], &k, &v);
         let expected = attend_all(Kernels::Plain, &q, [&k, &v], &views, &rule, None).unwrap();
-        views[1].own = None;
+        // what it borrows lies elsewhere, and is another's
+        let (elsewhere, others) = (matrix(&[2, 2, 4], 4), matrix(&[2, 2, 4], 5));
+        (views[1].keys, views[1].values, views[1].own) = (elsewhere.clone(), others.clone(), None);
         let z = attend_all(Kernels::Plain, &q, [&k, &v], &views, &rule, None).unwrap();
-        close(&z, &values(&expected), 1e-6);
+        let alone = attend(Kernels::Plain, &q.narrow(0, 2, 2).unwrap(), 0, [&elsewhere, &others], &rule, None).unwrap();
+        let part = |t: &Tensor, first| t.narrow(0, first, 2).unwrap();
+        close(&part(&z, 2), &values(&alone), 1e-6);
+        for first in [0, 4] {
+            close(&part(&z, first), &values(&part(&expected, first)), 1e-6);
+        }
     }
 }

@@ -4,7 +4,7 @@
 use super::runs::{Runs, finite};
 use crate::attribution::{Resolved, measure};
 use crate::batch::{Batch, Entry, KeyValues, Past, Resume, Segment};
-use crate::causal::{BRANCH_ROWS, stored};
+use crate::causal::{branch_rows, stored};
 use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
 use crate::intervene::{Edit, Edits};
@@ -51,7 +51,7 @@ impl<'a> Branches<'a> {
     pub fn push(&mut self, branch: Branch, number: usize) -> Result<()> {
         let rows = branch.stream.dim(0)?;
         let falls = self.waiting.last().is_some_and(|(last, _)| branch.at < last.at);
-        if falls || (self.rows > 0 && self.rows + rows > BRANCH_ROWS) {
+        if falls || (self.rows > 0 && self.rows + rows > branch_rows(&self.runs.model.device)) {
             self.flush()?;
         }
         self.rows += rows;

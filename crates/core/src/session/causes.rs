@@ -4,11 +4,13 @@ use super::Session;
 use super::asked::{Asked, Ran};
 use super::calls::ids_of;
 use crate::attribution::{Component, OnViolation, Target, Unit, top_tokens};
-use crate::causal::{self, Ablating, BRANCH_ROWS, Causal, Erasure, Plan, Reference, Replacement};
+use crate::causal::{self, Ablating, Causal, Erasure, Plan, Reference, Replacement, branch_rows};
 use crate::chunk::{Chunk, Prompted, n_rows};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::memory;
+use crate::model::Transformer;
+use crate::ops::MOST_COPIED;
 use crate::rows::Positions;
 use crate::run::{self, Job, Work};
 use crate::tokenizer::{Prompt, Token};
@@ -87,6 +89,7 @@ impl Session {
             let targets = self.targets(&call.targets, &call.asked.prompts)?;
             let plan = Plan::new(prompts, |i, length| call.at.of(i, length))?;
             let replacement = self.replacement(&call.set, &call.asked, &call.at, &plan, job)?;
+            let _held = self.holdings.hold(replacement.bytes());
             let asked = Ablating { unit: call.unit, columns, replacement, on_violation: call.on_violation };
             let rows: usize = plan.planned.iter().map(|p| p.wanted.len()).sum();
             let work = Work {
@@ -95,7 +98,10 @@ impl Session {
                 purpose: "the ablation",
                 result_bytes: (4 * rows * asked.columns.len() * (components.len() + 12)) as u64,
                 is_merged: true,
-                chunk_bytes: &|chunk| branching_bytes(config, chunk),
+                chunk_bytes: &|chunk| {
+                    branching_bytes(model, chunk, asked.columns.len() * n_rows(chunk))
+                        + asked.replacement.bytes_at(model, chunk)
+                },
             };
             let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
                 causal::ablate(model, chunk, &plan.planned, &targets, &asked, job.cancel)
@@ -122,6 +128,7 @@ impl Session {
                 return Err(PrismError::argument("erasure", found, "one of each"));
             }
             let replacement = self.replacement(&call.set, &call.asked, &call.at, &plan, job)?;
+            let _held = self.holdings.hold(replacement.bytes());
             let asked = Ablating { unit: call.unit, columns, replacement, on_violation: call.on_violation };
             let work = Work {
                 prompts: &plan.prompts,
@@ -129,7 +136,10 @@ impl Session {
                 purpose: "the erasure",
                 result_bytes: 0,
                 is_merged: false,
-                chunk_bytes: &|chunk| branching_bytes(&model.config, chunk),
+                chunk_bytes: &|chunk| {
+                    branching_bytes(model, chunk, asked.columns.len() * n_rows(chunk))
+                        + asked.replacement.bytes_at(model, chunk)
+                },
             };
             let mut found = run::over_chunks(&self.place(), &work, job, |chunk| {
                 causal::erasure(model, chunk, &plan.planned, &asked, job.cancel)
@@ -227,7 +237,11 @@ impl Session {
             purpose: "the reference runs",
             result_bytes: Reference::bytes(&self.transformer, prompts),
             is_merged: true,
-            chunk_bytes: &|chunk| Reference::bytes(&self.transformer, chunk),
+            // what they leave stays where it was computed, and is put together there
+            chunk_bytes: &|chunk| {
+                let kept = if self.transformer.device.is_cpu() { &[] } else { prompts };
+                Reference::bytes(&self.transformer, chunk) + 2 * Reference::bytes(&self.transformer, kept)
+            },
         };
         let silent = Job { cancel: job.cancel, progress: &|_, _| {} };
         let mut parts = run::over_chunks(&self.place(), &work, &silent, each)?.into_iter();
@@ -249,14 +263,24 @@ impl AblateAt {
     }
 }
 
-/// Bytes of a chunk's sweep: what the clean run keeps, keys and values of all its positions, and a batch of branches.
-pub(super) fn branching_bytes(config: &ModelConfig, chunk: &[Prompted]) -> u64 {
-    let (rows, longest) = (n_rows(chunk), chunk.iter().map(|p| p.positions.len()).max().unwrap_or(0));
-    let z = config.n_heads * config.d_head;
-    let kept = rows * (config.n_layers * (3 * config.d_model + z) + 4 * config.d_model);
+/// Bytes of a chunk's sweep, in which at most `most` rows branch off: what the clean run keeps, keys and values of all its
+/// positions, and a batch of branches.
+pub(super) fn branching_bytes(model: &Transformer, chunk: &[Prompted], most: usize) -> u64 {
+    let config = &model.config;
+    let (rows, width) = (n_rows(chunk), config.n_key_value_heads * config.d_head);
+    let longest = chunk.iter().map(|p| p.positions.len()).max().unwrap_or(0).max(1);
     let tokens: usize = chunk.iter().map(|p| p.ids.len()).sum();
-    let keys_and_values = tokens * config.n_layers * 2 * config.n_key_value_heads * config.d_head;
-    let branches = BRANCH_ROWS.max(rows) + rows;
-    let lengths = vec![longest.max(1); branches.div_ceil(longest.max(1))];
-    4 * (kept + keys_and_values) as u64 + memory::forward(config, &lengths, branches)
+    let keys_and_values = tokens * config.n_layers * 2 * width;
+    let branches = branch_rows(&model.device).min(most).max(rows) + rows;
+    let lengths = vec![longest; branches.div_ceil(longest)];
+    // a GPU copies one layer's keys and values of the branches, and lays them out by head
+    let keys = lengths.len() * chunk.iter().map(|p| p.ids.len()).max().unwrap_or(0);
+    let copied = if model.device.is_cpu() { 0 } else { 4 * MOST_COPIED.min(keys * width) };
+    kept_bytes(config, rows) + 4 * (keys_and_values + copied) as u64 + memory::forward_of(model, &lengths, branches)
+}
+
+/// Bytes of what a run keeps at some rows for runs that branch off it.
+pub(super) fn kept_bytes(config: &ModelConfig, rows: usize) -> u64 {
+    let z = config.n_heads * config.d_head;
+    4 * (rows * (config.n_layers * (3 * config.d_model + z) + 4 * config.d_model)) as u64
 }

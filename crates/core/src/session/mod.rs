@@ -139,11 +139,7 @@ impl Session {
 
     /// Peak bytes of the forward pass over a prompt of this many tokens, attributed at its last position.
     pub fn forward_bytes(&self, tokens: usize) -> u64 {
-        let model = &self.transformer;
-        match self.device {
-            DeviceName::Cpu => memory::forward(&model.config, &[tokens], 1),
-            DeviceName::Cuda(_) => memory::forward_on_gpu(&model.config, &[tokens], 1, model.dtype()),
-        }
+        memory::forward_of(&self.transformer, &[tokens], 1)
     }
 
     /// The thread that its calls run on.

@@ -3,12 +3,13 @@
 use super::Session;
 use super::asked::Asked;
 use super::calls::ids_of;
-use super::causes::branching_bytes;
+use super::causes::{branching_bytes, kept_bytes};
 use super::declared::in_order;
 use crate::attribution::{Component, Kind, Target, Unit};
-use crate::chunk::{Chunk, Prompted};
+use crate::chunk::{Chunk, Prompted, n_rows};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
+use crate::memory;
 use crate::patch::{self, Pairs, Patched, Patching, Paths, Place, Receiver, Spots};
 use crate::rows::Positions;
 use crate::run::{self, Job, Work};
@@ -197,7 +198,12 @@ impl Session {
             purpose: "the patches",
             result_bytes: 8 * numbers as u64,
             is_merged: true,
-            chunk_bytes: &|chunk| (1 + ratio) * branching_bytes(&self.transformer.config, chunk),
+            chunk_bytes: &|chunk| {
+                let (model, lengths) = (&self.transformer, chunk.iter().map(|p| p.ids.len()).collect::<Vec<_>>());
+                let (rows, longest) = (n_rows(chunk), chunk.iter().map(|p| p.positions.len()).max().unwrap_or(0));
+                let source = kept_bytes(&model.config, rows) + memory::forward_of(model, &lengths, rows);
+                branching_bytes(model, chunk, numbers * longest) + ratio * source
+            },
         };
         let parts = run::over_chunks(&self.place(), &work, job, |chunk| each(chunk, &pairs))?;
         let patched = run::merged(parts, Patched::append);

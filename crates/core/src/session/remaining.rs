@@ -42,6 +42,7 @@ impl Session {
             let plan = Plan::new(prompts, |i, length| at.of(i, length))?;
             let replacement = self.replacement(&call.set, &call.asked, &at, &plan, job)?;
             let chunk_tokens = call.asked.chunk_tokens(self.device);
+            let _held = self.holdings.hold(replacement.bytes());
             let asked = Removing { sets, replacement, chunk_tokens };
             let rows: usize = plan.planned.iter().map(|p| p.wanted.len()).sum();
             let work = Work {
@@ -50,7 +51,7 @@ impl Session {
                 purpose: "the runs without components",
                 result_bytes: (8 * rows * (asked.sets.len() + 2)) as u64,
                 is_merged: true,
-                chunk_bytes: &|chunk| removing_bytes(self, chunk, chunk_tokens),
+                chunk_bytes: &|chunk| removing_bytes(self, chunk, &asked),
             };
             let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
                 causal::without(model, chunk, &plan.planned, &targets, &asked, job.cancel)
@@ -74,9 +75,9 @@ fn components(set: &[usize], config: &ModelConfig) -> Result<Vec<Component>> {
 }
 
 /// Bytes of a chunk's runs: what takes the place of components at its positions, and the runs of some sets together.
-fn removing_bytes(session: &Session, chunk: &[Prompted], chunk_tokens: usize) -> u64 {
+fn removing_bytes(session: &Session, chunk: &[Prompted], asked: &Removing) -> u64 {
     let model = &session.transformer;
-    let at_once = causal::sets_at_once(chunk, chunk_tokens);
+    let at_once = causal::sets_at_once(chunk, asked.chunk_tokens).min(asked.sets.len());
     let lengths: Vec<usize> = (0..at_once).flat_map(|_| chunk.iter().map(|p| p.ids.len())).collect();
-    memory::forward(&model.config, &lengths, at_once * n_rows(chunk)) + Reference::bytes(model, chunk)
+    memory::forward_of(model, &lengths, at_once * n_rows(chunk)) + Reference::bytes(model, chunk)
 }

@@ -3,7 +3,7 @@
 
 pub mod tokenizers;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use logit_prism_core::attribution::{Against, Answer, Attribution, OnViolation, Options, Target, Unit};
 use logit_prism_core::cache::{Cache, Logits};
 use logit_prism_core::cancel::Cancel;
@@ -40,8 +40,16 @@ pub fn with_job<T>(f: impl FnOnce(&Job) -> T) -> T {
     f(&Job { cancel: &Cancel::default(), progress: &|_, _| {} })
 }
 
+/// On the CPU with the kernels of this machine; with `pretend-gpu` on the GPU that is none, so that every test runs there.
 pub fn load(dir: &Path) -> Result<Session> {
-    load_with(dir, &LoadOptions { threads: Some(2), ..LoadOptions::default() })
+    let device = test_gpu().filter(|_| cfg!(feature = "pretend-gpu")).unwrap_or_default();
+    load_with(dir, &LoadOptions { device, threads: Some(2), ..LoadOptions::default() })
+}
+
+/// On the CPU with the kernels of this machine, and on a GPU where there is one.
+pub fn load_on_devices(dir: &Path) -> Vec<Result<Session>> {
+    let with = |device| load_with(dir, &LoadOptions { device, threads: Some(2), ..LoadOptions::default() });
+    std::iter::once(DeviceName::Cpu).chain(test_gpu()).map(with).collect()
 }
 
 /// With the kernels of this machine and with candle's operations.
@@ -56,8 +64,12 @@ pub fn load_everywhere(dir: &Path) -> Vec<Result<Session>> {
     load_both(dir).into_iter().chain(test_gpu().map(with)).collect()
 }
 
-/// The GPU that tests run on besides: where there is one, and this was built with the feature `cuda`.
+/// The GPU that tests run on besides: where there is one, and this was built with the feature `cuda`; or with
+/// `pretend-gpu` one that is none.
 pub fn test_gpu() -> Option<DeviceName> {
+    if cfg!(feature = "pretend-gpu") {
+        return Some(DeviceName::Cuda(0));
+    }
     let found = cfg!(feature = "cuda").then(|| device::gpu(None).ok()).flatten();
     found.map(|gpu| DeviceName::Cuda(gpu.ordinal))
 }
@@ -159,7 +171,8 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
 
 /// The elements of a tensor, row-major.
 pub fn flat(tensor: &Tensor) -> Vec<f64> {
-    wide(&tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    let here = device::moved(tensor, &Device::Cpu).unwrap();
+    wide(&here.flatten_all().unwrap().to_vec1::<f32>().unwrap())
 }
 
 /// The columns of one row of a result.

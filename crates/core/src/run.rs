@@ -13,6 +13,7 @@ use rayon::ThreadPool;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Tokens of a chunk, unless a prompt alone is longer: enough rows for full speed, few enough to stay in cache.
 pub const CHUNK_TOKENS: usize = 256;
@@ -216,15 +217,18 @@ fn each_chunk<T: Send>(
 /// before a thread that sleeps has come.
 fn stand_by(busy: &AtomicUsize) {
     const EAGER: usize = 2000;
+    const PATIENT: usize = 10 * EAGER;
     let mut idle = 0;
     while busy.load(Ordering::Relaxed) > 0 {
-        match rayon::yield_now() {
-            Some(rayon::Yield::Executed) => idle = 0,
-            _ if idle < EAGER => {
-                idle += 1;
-                std::hint::spin_loop();
-            }
-            _ => std::thread::yield_now(), // to whoever else wants this processor
+        if let Some(rayon::Yield::Executed) = rayon::yield_now() {
+            idle = 0;
+            continue;
+        }
+        idle += 1;
+        match idle {
+            ..EAGER => std::hint::spin_loop(),
+            EAGER..PATIENT => std::thread::yield_now(), // to whoever else wants this processor
+            _ => std::thread::sleep(Duration::from_micros(50)), // nothing here is shared
         }
     }
 }

@@ -235,7 +235,7 @@ fn linear(
     columns: std::ops::Range<usize>,
     clock: &mut Clock,
 ) -> logit_prism_core::Result<Tensor> {
-    let weight = matrix.weight.columns(columns.clone());
+    let weight = matrix.weight.columns(columns.clone())?;
     let bias = matrix.bias.as_ref().map(|bias| bias.narrow(0, columns.start, columns.len())).transpose()?;
     clock.time(Part::Products, || ops::linear(model.kernels, x, &weight, bias.as_ref()))
 }

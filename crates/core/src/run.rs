@@ -213,8 +213,8 @@ fn each_chunk<T: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Takes parts of the operations of those threads that are still busy. Awake: an operation on a short prompt is over
-/// before a thread that sleeps has come.
+/// Takes parts of the operations of those threads that are still busy. At first awake: an operation on a short prompt is
+/// over before a thread that sleeps has come. An engine runs one call at a time, so what is found here belongs to this one.
 fn stand_by(busy: &AtomicUsize) {
     const EAGER: usize = 2000;
     const PATIENT: usize = 10 * EAGER;

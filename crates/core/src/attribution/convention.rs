@@ -55,7 +55,7 @@ pub(super) fn common_value(block: &Block) -> Result<Option<Vec<f64>>> {
     let bias = attention.qkv.bias.as_ref().map(|b| b.narrow(0, start, width)).transpose()?;
     let beta = block.ln1.as_ref().and_then(|ln1| ln1.beta.as_ref());
     let through = beta.map(|beta| -> Result<_> {
-        let weight = attention.qkv.weight.columns(start..start + width);
+        let weight = attention.qkv.weight.columns(start..start + width)?;
         Ok(ops::linear(Kernels::Plain, &beta.unsqueeze(0)?, &weight, None)?.squeeze(0)?)
     });
     let common = match (through.transpose()?, bias) {

@@ -57,7 +57,7 @@ impl Axis {
     }
 
     /// `n` indices as runs that go to places side by side: their indices, and the place of the first. `None` where runs
-    /// are shorter than a cache line.
+    /// are shorter than a cache line on the whole.
     fn runs(&self, n: usize) -> Option<Vec<(Range<usize>, usize)>> {
         const SHORTEST: usize = 16;
         if let Axis::Even { start, step } = self {

@@ -191,12 +191,12 @@ impl Attention {
     pub fn head_weights(&self, h: usize) -> Result<HeadWeights> {
         let (n_heads, n_kv, e) = (self.n_heads, self.n_key_value_heads, self.d_head);
         let group = h / (n_heads / n_kv);
-        let columns = |head: usize| self.qkv.weight.columns(head * e..(head + 1) * e).dense();
+        let columns = |head: usize| self.qkv.weight.columns(head * e..(head + 1) * e)?.dense();
         Ok(HeadWeights {
             q: columns(h)?,
             k: columns(n_heads + group)?,
             v: columns(n_heads + n_kv + group)?,
-            o: self.output.weight.rows(h * e..(h + 1) * e).dense()?,
+            o: self.output.weight.rows(h * e..(h + 1) * e)?.dense()?,
         })
     }
 
@@ -221,7 +221,7 @@ impl Attention {
     /// # Errors
     /// `INTERNAL` where there is no such head.
     pub fn head_result(&self, z: &Tensor, h: usize, kernels: Kernels) -> Result<Tensor> {
-        ops::linear(kernels, z, &self.output.weight.rows(h * self.d_head..(h + 1) * self.d_head), None)
+        ops::linear(kernels, z, &self.output.weight.rows(h * self.d_head..(h + 1) * self.d_head)?, None)
     }
 
     /// What each head computes, `z(l,h) W_O(l)[h]`: [rows, H, d_model].

@@ -118,6 +118,8 @@ struct Loader<'a> {
     planned: Option<&'a Counts>,
     /// Of the matrices that the stream is multiplied with; all else is f32.
     dtype: DType,
+    /// Whether kernels for the CPU read them.
+    in_panels: bool,
 }
 
 /// A stored matrix and which columns of a whole its outputs become.
@@ -155,7 +157,8 @@ impl<'a> Loader<'a> {
         let layout = &config.layout;
         let has = |prefix: &&&str| checkpoint.contains(&format!("{prefix}{}", layout.embed));
         let prefix = layout.prefixes.iter().find(has).copied().unwrap_or("");
-        Loader { config, checkpoint, prefix, device, planned: None, dtype: dtype.of_tensors() }
+        let in_panels = device.is_cpu() && dtype == WeightDtype::F32;
+        Loader { config, checkpoint, prefix, device, planned: None, dtype: dtype.of_tensors(), in_panels }
     }
 
     fn embed(&self) -> Result<Embed> {
@@ -490,7 +493,7 @@ impl<'a> Loader<'a> {
     /// A matrix [in, out] put together from stored ones, that the stream is multiplied with; in panels where kernels for
     /// the CPU read it.
     fn weight(&self, n_in: usize, n_out: usize, stored: &[Stored]) -> Result<Weight> {
-        let in_panels = self.device.is_cpu() && self.dtype == DType::F32;
+        let in_panels = self.in_panels;
         let inputs = every(0, if in_panels { Weight::PANEL_WIDTH } else { n_out });
         let fill = |buffer: &mut [f32]| {
             stored.iter().try_for_each(|Stored { matrix, orientation, to }| {

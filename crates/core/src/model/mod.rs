@@ -52,7 +52,7 @@ impl Linear {
 
     /// These columns of y only.
     fn columns(&self, x: &Tensor, columns: Range<usize>, kernels: Kernels) -> Result<Tensor> {
-        let weight = self.weight.columns(columns.clone());
+        let weight = self.weight.columns(columns.clone())?;
         let bias = self.bias.as_ref().map(|bias| bias.narrow(0, columns.start, columns.len())).transpose()?;
         ops::linear(kernels, x, &weight, bias.as_ref())
     }

@@ -11,10 +11,11 @@ use super::weight::Weight;
 use crate::error::{PrismError, Result};
 use candle_core::Tensor;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Up to this many rows, the matrix unit is no help: the time is that of reading W.
 const FEW_ROWS: usize = 24;
-/// Up to this many rows, the ways that go along the rows of W read it once.
+/// Up to this many rows, the dots with rows of W read it once.
 const FEW_DOTS: usize = 8;
 /// From so many rows on, `x Wᵀ` is a product with a copy of W that lies the other way: the copy costs less than the library
 /// loses.
@@ -77,10 +78,11 @@ fn fused(isa: Isa, x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result
     // SAFETY: x has these sizes
     let strips = || unsafe { Strips::of(isa, x.as_ptr(), x_row, rows, n_in) };
     if isa.has_matrix_unit() && rows > FEW_ROWS {
+        let turned = OnceLock::new();
         // SAFETY: the unit is there, and the operands have these sizes
         split(n_out, 6 * WIDTH, 6 * WIDTH, &|columns| unsafe {
             if !amx::product(product(columns.clone())) {
-                isa.run(Panels { product: product(columns), x: &strips() });
+                isa.run(Panels { product: product(columns), x: turned.get_or_init(strips) });
             }
         });
     } else {
@@ -171,7 +173,8 @@ pub fn fold(kernels: Kernels, u: &Tensor, weight: &Weight) -> Result<Tensor> {
     let Kernels::Fused(isa) = kernels else { return by_rows(u, &weight.dense()?.contiguous()?) };
     let n = match u.dims2()? {
         (_, n_out) if n_out != weight.n_out() => return by_rows(u, &weight.dense()?.contiguous()?), // which says what does not fit
-        (n, _) if n > FEW_DOTS => return fused(isa, u, &weight.transposed()?, None),
+        (n, _) if n >= MANY_ROWS => return fused(isa, u, &weight.transposed()?, None),
+        (n, 0) => return Ok(Tensor::zeros((n, weight.n_in()), u.dtype(), u.device())?),
         (n, _) => n,
     };
     let Some(w) = weight.panels() else { return fold(kernels, u, &weight.realigned()?) };
@@ -226,7 +229,7 @@ mod tests {
 
     #[test]
     fn linear_is_its_definition_at_odd_sizes() {
-        for (rows, n_in, n_out) in [(1, 1, 1), (1, 7, 3), (5, 33, 17), (9, 40, 300), (65, 19, 130)] {
+        for (rows, n_in, n_out) in [(1, 1, 1), (1, 7, 3), (5, 33, 17), (9, 40, 300), (30, 600, 100), (65, 19, 130)] {
             let (x, w) = (matrix(&[rows, n_in], 1), matrix(&[n_in, n_out], 2));
             let b = matrix(&[n_out], 3);
             for kernels in Kernels::all() {
@@ -250,7 +253,7 @@ mod tests {
                 w.narrow(0, r.start, r.len()).unwrap().narrow(1, c.start, c.len()).unwrap().contiguous().unwrap();
             let (x, u) = (matrix(&[rows, r.len()], 1), matrix(&[rows, c.len()], 4));
             for kernels in Kernels::all() {
-                let view = weight(kernels, &w).rows(r.clone()).columns(c.clone());
+                let view = weight(kernels, &w).rows(r.clone()).unwrap().columns(c.clone()).unwrap();
                 close(&linear(kernels, &x, &view, Some(&b)).unwrap(), &naive(&x, &dense, Some(&b)), 1e-5);
                 let folded = naive(&u, &dense.t().unwrap().contiguous().unwrap(), None);
                 close(&fold(kernels, &u, &view).unwrap(), &folded, 1e-5);
@@ -302,6 +305,19 @@ mod tests {
             }
             let first = linear(Kernels::default(), &x.narrow(0, 0, 1).unwrap(), &w, Some(&b)).unwrap();
             close(&first, &alone[..1000], 5e-6); // the matrix unit sums in another order
+        }
+    }
+
+    #[test]
+    fn without_a_matrix_unit_a_row_has_the_same_bits_alone_and_among_others() {
+        let (x, w, b) = (matrix(&[30, 600], 1), matrix(&[600, 100], 2), matrix(&[100], 3));
+        for isa in Isa::available().into_iter().filter(|isa| !isa.has_matrix_unit()) {
+            let (kernels, w) = (Kernels::Fused(isa), weight(Kernels::Fused(isa), &w));
+            let all = values(&linear(kernels, &x, &w, Some(&b)).unwrap());
+            for rows in [1, 3, 7, 24] {
+                let some = values(&linear(kernels, &x.narrow(0, 0, rows).unwrap(), &w, Some(&b)).unwrap());
+                assert_eq!(some, all[..some.len()], "{isa:?}, {rows} rows");
+            }
         }
     }
 

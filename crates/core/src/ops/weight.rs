@@ -3,7 +3,7 @@
 use super::cpu::panels::{WIDTH, turn};
 use super::cpu::parallel::split;
 use super::cpu::tensor::{Rows, Shared};
-use crate::error::Result;
+use crate::error::{PrismError, Result};
 use crate::memory;
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
@@ -150,24 +150,26 @@ impl Weight {
         }
     }
 
-    /// A view of some rows, of which there must be so many.
-    pub fn rows(&self, rows: Range<usize>) -> Self {
-        debug_assert!(rows.end <= self.n_in(), "rows {rows:?} of {}", self.n_in());
-        let rows = self.rows.start + rows.start..self.rows.start + rows.end;
-        Weight { rows, ..self.clone() }
+    /// A view of some rows.
+    ///
+    /// # Errors
+    /// `INTERNAL` where they are not there.
+    pub fn rows(&self, rows: Range<usize>) -> Result<Self> {
+        Ok(Weight { rows: within(&self.rows, rows, "rows")?, ..self.clone() })
     }
 
-    /// A view of some columns, of which there must be so many.
-    pub fn columns(&self, columns: Range<usize>) -> Self {
-        debug_assert!(columns.end <= self.n_out(), "columns {columns:?} of {}", self.n_out());
-        let columns = self.columns.start + columns.start..self.columns.start + columns.end;
-        Weight { columns, ..self.clone() }
+    /// A view of some columns.
+    ///
+    /// # Errors
+    /// `INTERNAL` where they are not there.
+    pub fn columns(&self, columns: Range<usize>) -> Result<Self> {
+        Ok(Weight { columns: within(&self.columns, columns, "columns")?, ..self.clone() })
     }
 
     /// As a tensor [in, out]; a copy where it lies in panels.
     ///
     /// # Errors
-    /// `INTERNAL` where the view has rows or columns that are not there.
+    /// `INTERNAL`.
     pub fn dense(&self) -> Result<Tensor> {
         let (numbers, n_rows) = match &self.layout {
             Layout::Panels(lines, n_rows) => (lines.numbers(), n_rows),
@@ -218,6 +220,15 @@ impl Weight {
     }
 }
 
+/// A part of a range, counted from its start.
+fn within(all: &Range<usize>, part: Range<usize>, what: &str) -> Result<Range<usize>> {
+    if part.start > part.end || part.end > all.len() {
+        let problem = format!("{what} {part:?} of {}", all.len());
+        return Err(PrismError::Internal { place: "a view of a matrix".into(), problem });
+    }
+    Ok(all.start + part.start..all.start + part.end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,7 +246,7 @@ mod tests {
         for (n_in, n_out) in [(1, 1), (5, 16), (33, 17), (70, 100)] {
             let [rows, panels] = both(n_in, n_out);
             for (r, c) in [(0..n_in, 0..n_out), (n_in / 2..n_in, 0..n_out / 2), (0..n_in, n_out / 3..n_out)] {
-                let view = |matrix: &Weight| matrix.rows(r.clone()).columns(c.clone());
+                let view = |matrix: &Weight| matrix.rows(r.clone()).unwrap().columns(c.clone()).unwrap();
                 let expected = values(&view(&rows).dense().unwrap());
                 assert_eq!(values(&view(&panels).dense().unwrap()), expected);
                 assert_eq!(values(&view(&panels).realigned().unwrap().dense().unwrap()), expected);
@@ -245,6 +256,7 @@ mod tests {
                 }
             }
             assert_eq!((panels.n_in(), panels.n_out()), (n_in, n_out));
+            assert!(panels.rows(0..n_in + 1).is_err() && panels.columns(n_out..n_out + 1).is_err());
         }
     }
 

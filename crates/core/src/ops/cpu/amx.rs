@@ -11,9 +11,9 @@
 //! bf16 have w₁ = w₂ = 0 and need three. Source: Henry, Tang and Heinecke 2019, "Leveraging the bfloat16 artificial
 //! intelligence datatype for higher-precision computations".
 //!
-//! x is cut into tiles once for some of the inner axis; W a panel of columns at a time, the next one while the unit is
-//! busy with the last: reading W costs nothing then. The unit flushes numbers below 2⁻¹²⁶ to zero, so very small and very
-//! large x are left to the library.
+//! x is cut into tiles once for some of the inner axis; W a few panels at a time, the next ones while the unit is busy with
+//! the last: reading W costs nothing then. The unit flushes numbers below 2⁻¹²⁶ to zero, so very small and very large x are
+//! left to `panels.rs`.
 
 use super::panels::Product;
 
@@ -295,6 +295,7 @@ mod unit {
         unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(readonly, nostack)) };
     }
 
+    // The last three products come in one order, so that a W of bf16 gives the same sums in both ways.
     // Two strips of x in tiles 4 and 5, two of W in 6 and 7. One side is loaded again from product to product.
 
     #[inline]
@@ -328,9 +329,9 @@ mod unit {
         unsafe {
             asm!(
                 "tileloadd tmm6, [{w0} + {row}]", "tileloadd tmm7, [{w1} + {row}]",
-                "tileloadd tmm4, [{x0} + {row} + 2048]", "tileloadd tmm5, [{x1} + {row} + 2048]",
-                "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7", "tileloadd tmm4, [{x0} + {row} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7", "tileloadd tmm5, [{x1} + {row} + 1024]",
+                "tileloadd tmm4, [{x0} + {row} + 1024]", "tileloadd tmm5, [{x1} + {row} + 1024]",
+                "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7", "tileloadd tmm4, [{x0} + {row} + 2048]",
+                "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7", "tileloadd tmm5, [{x1} + {row} + 2048]",
                 "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7", "tileloadd tmm4, [{x0} + {row}]",
                 "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7", "tileloadd tmm5, [{x1} + {row}]",
                 "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7",
@@ -368,7 +369,7 @@ mod unit {
         unsafe {
             asm!(
                 "tileloadd tmm6, [{w0} + {row}]", "tileloadd tmm7, [{w1} + {row}]",
-                "tileloadd tmm4, [{x} + {row} + 2048]", "tileloadd tmm5, [{x} + {row} + 1024]",
+                "tileloadd tmm4, [{x} + {row} + 1024]", "tileloadd tmm5, [{x} + {row} + 2048]",
                 "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7", "tileloadd tmm4, [{x} + {row}]",
                 "tdpbf16ps tmm0, tmm5, tmm6", "tdpbf16ps tmm1, tmm5, tmm7",
                 "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7",

@@ -275,6 +275,18 @@ impl Tile {
         // SAFETY: the caller's; rows and columns beyond the tile's are neither read nor written
         unsafe {
             let mut totals = [[S::zero(); C]; R];
+            if let Some((start, gap)) = self.onto {
+                for (r, totals) in totals.iter_mut().enumerate().take(self.rows) {
+                    for (c, total) in totals.iter_mut().enumerate() {
+                        let at = c * S::LANES;
+                        match self.columns.saturating_sub(at) {
+                            0 => (),
+                            n if n >= S::LANES => *total = S::load(start.add(r * gap + at)),
+                            n => *total = S::load_first(start.add(r * gap + at), n),
+                        }
+                    }
+                }
+            }
             let (mut x, mut w) = (self.x, self.w);
             for first in (0..self.depth).step_by(BLOCK) {
                 let mut sums = [[S::zero(); C]; R];
@@ -300,19 +312,13 @@ impl Tile {
             }
             for (r, totals) in totals.into_iter().enumerate().take(self.rows) {
                 let y = self.y.add(r * self.y_row);
-                let onto = self.onto.map(|(at, gap)| at.add(r * gap));
                 for (c, total) in totals.into_iter().enumerate() {
                     let at = c * S::LANES;
                     match self.columns.saturating_sub(at) {
                         0 => (),
-                        n if n >= S::LANES => {
-                            let sum = onto.map_or(total, |onto| S::add(S::load(onto.add(at)), total));
-                            if self.is_aside { S::stream(y.add(at), sum) } else { S::store(y.add(at), sum) }
-                        }
-                        n => {
-                            let sum = onto.map_or(total, |onto| S::add(S::load_first(onto.add(at), n), total));
-                            S::store_first(y.add(at), sum, n);
-                        }
+                        n if n >= S::LANES && self.is_aside => S::stream(y.add(at), total),
+                        n if n >= S::LANES => S::store(y.add(at), total),
+                        n => S::store_first(y.add(at), total, n),
                     }
                 }
             }
@@ -371,9 +377,11 @@ impl Fold<'_> {
             let mut w = self.w.add(first * WIDTH);
             for u in u.chunks(WIDTH) {
                 for (at, u) in u.chunks(S::LANES).enumerate() {
-                    let u = S::load_first(u.as_ptr(), u.len());
+                    let n = u.len();
+                    let load = |at| if n < S::LANES { S::load_first(at, n) } else { S::load(at) };
+                    let u = load(u.as_ptr());
                     for (i, sum) in sums.iter_mut().enumerate() {
-                        *sum = S::fma(S::load(w.add(i * WIDTH + at * S::LANES)), u, *sum);
+                        *sum = S::fma(load(w.add(i * WIDTH + at * S::LANES)), u, *sum);
                     }
                 }
                 // the panel's next rows, for which it is its turn again when all panels had theirs
@@ -463,7 +471,16 @@ mod tests {
             for depth in [0, 1, 3, 255, 256, 257, 600] {
                 for onto in 0..3 {
                     check(isa, [5, depth, 50], onto);
-                    check(isa, [140, depth, 20], onto); // x is not near
+                    check(isa, [140, depth, 20], onto);
+                }
+            }
+            // panels beside each other, more columns than stay near, and more strips
+            for (onto, size) in [[30, 600, 300], [300, 300, 290], [25, 520, 32]].into_iter().enumerate() {
+                check(isa, size, onto);
+            }
+            for onto in 0..3 {
+                for depth in [256, 300] {
+                    check(isa, [30, depth, 150], onto);
                 }
             }
         }

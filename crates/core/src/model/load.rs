@@ -353,7 +353,7 @@ impl<'a> Loader<'a> {
             let numbers: Vec<f32> = self.tensor(&Layout::at(correction.name, l), shape)?.flatten_all()?.to_vec1()?;
             Ok::<_, PrismError>(numbers.into_iter().map(f64::from).collect())
         });
-        Ok(Mlp::Experts(Experts {
+        Ok(Mlp::Experts(Box::new(Experts {
             router,
             gating,
             routing,
@@ -361,7 +361,7 @@ impl<'a> Loader<'a> {
             top_k,
             experts,
             shared,
-        }))
+        })))
     }
 
     fn shared_expert(&self, names: SharedExpertNames, width: usize, l: usize) -> Result<SharedExpert> {

@@ -25,7 +25,7 @@ pub enum Mlp {
     /// One hidden layer, gated.
     Gated(Gated),
     /// A router and what it chooses from.
-    Experts(Experts),
+    Experts(Box<Experts>),
 }
 
 /// A gated hidden layer.

@@ -193,7 +193,7 @@ impl Weight {
     /// The view's panels, where it lies in panels of which its columns begin one.
     pub(super) fn panels(&self) -> Option<Panels<'_>> {
         let Layout::Panels(lines, n_rows) = &self.layout else { return None };
-        if self.columns.start % WIDTH > 0 {
+        if !self.columns.start.is_multiple_of(WIDTH) {
             return None;
         }
         let first = Self::panel_offset(*n_rows, self.columns.start) + self.rows.start * WIDTH;

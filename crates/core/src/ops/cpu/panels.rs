@@ -73,10 +73,10 @@ pub(crate) unsafe fn turn<const HEIGHT: usize>(from: *const f32, row: usize, row
             for r in (0..whole.0).step_by(SIDE) {
                 let block: [[f32; SIDE]; SIDE] =
                     std::array::from_fn(|i| from.add((r + i) * row + k).cast::<[f32; SIDE]>().read_unaligned());
-                for j in 0..SIDE {
+                (0..SIDE).for_each(|j| {
                     let column: [f32; SIDE] = std::array::from_fn(|i| block[i][j]);
                     to.add((k + j) * HEIGHT + r).cast::<[f32; SIDE]>().write_unaligned(column);
-                }
+                });
             }
         }
         for k in 0..depth {
@@ -193,7 +193,7 @@ impl Panels<'_> {
     unsafe fn tile(&self, strip: usize, column: usize, inner: Range<usize>, ahead: usize) -> Tile {
         let (m, x, row) = (self.product, self.x, strip * self.x.height);
         let onto = if inner.start > 0 { Some((m.y.cast_const(), m.y_row)) } else { m.start() };
-        let is_aligned = m.y.addr() % (4 * WIDTH) == 0 && m.y_row % WIDTH == 0;
+        let is_aligned = m.y.addr().is_multiple_of(4 * WIDTH) && m.y_row.is_multiple_of(WIDTH);
         // SAFETY: the caller's
         unsafe {
             Tile {

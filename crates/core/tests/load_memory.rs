@@ -76,7 +76,7 @@ fn check_on(threads: usize, dtype: &str, config: Value, mut tensors: Vec<Stored>
     let copies = tensors.iter().filter(|(name, _)| name == "lm_head.weight" && config["tie_word_embeddings"] == true);
     let tied_twice = copies.count() * V * D;
     // weights lie in panels of 16 columns: a router of two experts is filled up
-    let routers = tensors.iter().filter(|(_, shape)| *shape == [2, D]).count();
+    let routers = tensors.iter().filter(|(name, shape)| *shape == [2, D] && name.ends_with(".weight")).count();
     let weights = 4 * (numbers - tied_twice + routers * 14 * D) as u64;
     assert!(weights >= 300_000_000, "{weights} bytes are too few to tell");
 

@@ -62,6 +62,8 @@ mod unit {
     const PLACE: usize = 3 * TILE;
     /// Of the inner axis at once: then 256 rows of x stay in the second cache, beside four panels of W.
     const BLOCK: usize = 384;
+    /// Rows of x at once.
+    const ROWS: usize = 384;
     /// Rows of W that are fetched ahead of those that are cut.
     const AHEAD: usize = 24;
     /// Absolute numbers of x: largest bits, and the least that the largest of them may be (2^120, 2^-40).
@@ -142,15 +144,24 @@ mod unit {
                 return false;
             }
             configure();
-            for first in (0..m.depth).step_by(BLOCK) {
-                let depth = BLOCK.min(m.depth - first);
-                let onto = if first > 0 { Onto::Y } else { m.onto };
-                let (x, w) = (m.x.add(first), m.w.add(first * WIDTH));
-                block(Product { depth, x, w, onto, ..m }, scratch);
+            let at_once = near(m.rows);
+            for row in (0..m.rows).step_by(at_once) {
+                for first in (0..m.depth).step_by(BLOCK) {
+                    let depth = BLOCK.min(m.depth - first);
+                    let onto = if first > 0 { Onto::Y } else { m.onto };
+                    let (x, w) = (m.x.add(row * m.x_row + first), m.w.add(first * WIDTH));
+                    let (rows, y) = (at_once.min(m.rows - row), m.y.add(row * m.y_row));
+                    block(Product { rows, depth, x, w, y, onto, ..m }, scratch);
+                }
             }
             asm!("tilerelease");
         }
         true
+    }
+
+    /// Rows that are taken together, of so many: all, or nearly equal parts whose tiles stay near.
+    fn near(rows: usize) -> usize {
+        rows.div_ceil(rows.div_ceil(ROWS).max(1)).next_multiple_of(2 * SIDE).max(2 * SIDE)
     }
 
     /// The product over a part of the inner axis.

@@ -43,5 +43,6 @@ mod strict_json;
 pub mod suggest;
 pub mod tap;
 pub mod tokenizer;
+mod whole;
 
 pub use error::{CODES, PrismError, Result};

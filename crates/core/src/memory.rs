@@ -187,9 +187,10 @@ pub(crate) fn changed(config: &ModelConfig, prompt: &Prompted) -> u64 {
     prompt.edits.iter().map(of).max().unwrap_or(0)
 }
 
-/// Bytes of the values of an attribution.
+/// Bytes of an attribution: its values, and what else there is of each row, its target and certificate above all.
 pub fn attributed(config: &ModelConfig, unit: Unit, rows: usize) -> u64 {
-    4 * rows as u64 * Component::count(unit, config) as u64
+    const OF_ROW: usize = 512;
+    (rows * (4 * Component::count(unit, config) + OF_ROW)) as u64
 }
 
 /// Bytes beside those while one layer's activations are read along the directions, in f64; a forward pass takes more.
@@ -198,10 +199,10 @@ pub fn reading(config: &ModelConfig, rows: usize) -> u64 {
     24 * (rows * widest) as u64
 }
 
-/// Bytes of a chunk's values while they are computed, column by column and then row by row, in f64.
+/// Bytes of a chunk's values while they are computed, column by column in f64, and of a row of them.
 pub fn attributing(config: &ModelConfig, unit: Unit, rows: usize) -> u64 {
     let fine = if unit == Unit::Neuron { unit } else { Unit::Head };
-    16 * rows as u64 * Component::count(fine, config) as u64
+    8 * (rows + 1) as u64 * Component::count(fine, config) as u64
 }
 
 fn system_available() -> Option<u64> {

@@ -9,6 +9,7 @@ use crate::fence::fenced;
 use crate::memory;
 use crate::model::Transformer;
 use crate::prefix;
+use crate::whole::{Places, Whole};
 use rayon::ThreadPool;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -69,22 +70,47 @@ pub fn over_chunks<T: Send>(
     job: &Job,
     each: impl Fn(Chunk) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    Ok(over_chunks_with_places(place, work, job, 0, |chunk, _| each(chunk))?.0)
+}
+
+/// The same, for a result of `width` numbers at each wanted row: a chunk writes those of its rows where they stay. Returns
+/// them beside what the chunks made.
+///
+/// # Errors
+/// As [`over_chunks`], and `INTERNAL` where a chunk leaves rows out.
+pub(crate) fn over_chunks_with_places<T: Send>(
+    place: &Place,
+    work: &Work,
+    job: &Job,
+    width: usize,
+    each: impl Fn(Chunk, Places) -> Result<T> + Sync,
+) -> Result<(Vec<T>, Vec<f32>)> {
     let (chunks, threads) = fitting_plan(place, work)?;
+    let mut whole = Whole::new(n_rows(work.prompts), width);
+    let places = whole.places(chunks.iter().map(|chunk| n_rows(&work.prompts[chunk.clone()])))?;
+    let places: Vec<Mutex<Option<Places>>> = places.into_iter().map(|places| Mutex::new(Some(places))).collect();
     let done = Mutex::new(0);
-    each_chunk(place, threads, &chunks, |chunk| {
-        let part = each(Chunk { first: chunk.start, prompts: &work.prompts[chunk.clone()] })?;
+    let parts = each_chunk(place, threads, chunks.len(), |i| {
+        let chunk = Chunk { first: chunks[i].start, prompts: &work.prompts[chunks[i].clone()] };
+        let places = places[i].lock().unwrap_or_else(|e| e.into_inner()).take();
+        let places =
+            places.ok_or_else(|| PrismError::Internal { place: "chunks".into(), problem: "one ran twice".into() })?;
+        let part = each(chunk, places)?;
         // reported under the lock, so that the figures only rise
         let mut done = done.lock().unwrap_or_else(|e| e.into_inner());
-        *done += chunk.len();
+        *done += chunk.prompts.len();
         (job.progress)(*done, work.prompts.len());
         Ok(part)
-    })
+    })?;
+    drop(places);
+    Ok((parts, whole.numbers()?))
 }
 
 /// The parts of a result, one behind the other.
 pub fn merged<T: Default>(parts: Vec<T>, append: impl Fn(&mut T, T)) -> T {
-    let mut all = T::default();
-    parts.into_iter().for_each(|part| append(&mut all, part));
+    let mut parts = parts.into_iter();
+    let mut all = parts.next().unwrap_or_default();
+    parts.for_each(|part| append(&mut all, part));
     all
 }
 
@@ -106,13 +132,13 @@ pub fn attribute(
         chunk_tokens,
         purpose: "the forward pass and its result",
         result_bytes: memory::attributed(config, options.unit, n_rows(prompts)),
-        is_merged: true,
+        is_merged: false,
         chunk_bytes: &|chunk| memory::attributing(config, options.unit, n_rows(chunk)),
     };
-    let parts = over_chunks(place, &work, job, |chunk| {
-        attribution::attribute(place.model, chunk, chunk.part(targets), options, job.cancel)
+    let (parts, values) = over_chunks_with_places(place, &work, job, options.width(config), |chunk, places| {
+        attribution::attribute(place.model, chunk, chunk.part(targets), options, job.cancel, places)
     })?;
-    let mut all = merged(parts, Attribution::append);
+    let mut all = Attribution { values, ..merged(parts, Attribution::append) };
     all.keep_top(options, config);
     Ok(all)
 }
@@ -187,21 +213,23 @@ fn fitting_plan(place: &Place, work: &Work) -> Result<(Vec<Range<usize>>, usize)
 fn each_chunk<T: Send>(
     place: &Place,
     threads: usize,
-    chunks: &[Range<usize>],
-    each: impl Fn(&Range<usize>) -> Result<T> + Sync,
+    n_chunks: usize,
+    each: impl Fn(usize) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
     if !place.model.device.is_cpu() {
-        return chunks.iter().map(each).collect();
+        return (0..n_chunks).map(each).collect();
     }
     let (next, busy) = (AtomicUsize::new(0), AtomicUsize::new(place.pool.current_num_threads()));
     let results: Mutex<Vec<(usize, Result<T>)>> = Mutex::new(Vec::new());
     place.pool.broadcast(|thread| {
         while thread.index() < threads {
             let i = next.fetch_add(1, Ordering::Relaxed);
-            let Some(chunk) = chunks.get(i) else { break };
-            let result = fenced(|| each(chunk)).unwrap_or_else(|panic| Err(PrismError::Poisoned { panic }));
+            if i >= n_chunks {
+                break;
+            }
+            let result = fenced(|| each(i)).unwrap_or_else(|panic| Err(PrismError::Poisoned { panic }));
             if result.is_err() {
-                next.store(chunks.len(), Ordering::Relaxed);
+                next.store(n_chunks, Ordering::Relaxed);
             }
             results.lock().unwrap_or_else(|e| e.into_inner()).push((i, result));
         }

@@ -51,15 +51,16 @@ fn the_peak_of_a_forward_pass_by_hand() {
 #[test]
 fn a_run_that_does_not_fit_is_cut_and_then_refused_with_both_figures() {
     let call = call(vec![vec![7; 9], vec![8; 14]], vec![pair(6, 5)]);
-    let result = 2 * 20 * 12; // 2 rows of 2 + 3 (4 + 1 + 1) columns, in f32 and once more in f64
-    let together = 4 * (12_512 + 768) + result; // as above, in one chunk
+    let result = 2 * (20 * 4 + 512); // 2 rows of 2 + 3 (4 + 1 + 1) columns, and what else there is of them
+    let in_f64 = |rows: u64| (rows + 1) * 20 * 8; // columns, and a row
+    let together = 4 * (12_512 + 768) + in_f64(2) + result; // as above, in one chunk
     let run = |left: u64| attribute(&limited(stored_bytes() + left).unwrap(), &call);
     let whole = run(together).unwrap();
     // a byte less: a chunk for each prompt, and the same numbers
     let cut = run(together - 1).unwrap();
     close("cut", wide(&cut.values), &wide(&whole.values), 1e-5);
     // the longer prompt alone: 14 rows, one of them kept
-    let needed = 4 * (14 * 544 + 384) + result;
+    let needed = 4 * (14 * 544 + 384) + in_f64(1) + result;
     run(needed).unwrap();
     let error = error(run(needed - 1));
     assert_eq!(error.code(), "MEMORY");

@@ -49,20 +49,52 @@ impl Certificate {
     }
 }
 
-/// The certificates of rows of `n` components each, by the model's [`relative`] tolerance; sums are taken in f64.
-pub(super) fn certify<T: Copy + Into<f64>>(
-    relative: f64,
-    values: &[T],
-    n: usize,
-    constant: &[f64],
-    measured: &[f64],
-) -> Vec<Certificate> {
-    let row = |((values, constant), measured): ((&[T], &f64), &f64)| Certificate {
-        total: values.iter().map(|v| (*v).into()).sum::<f64>() + constant,
+/// `Σ_c` and `A = Σ_c |·|` of a row's numbers, in f64.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Sums {
+    pub total: f64,
+    pub magnitude: f64,
+}
+
+impl Sums {
+    /// Of these numbers.
+    pub fn of<T: Copy + Into<f64>>(numbers: &[T]) -> Self {
+        let mut sums = Sums::default();
+        sums.add(numbers);
+        sums
+    }
+
+    /// Adds some numbers.
+    pub fn add<T: Copy + Into<f64>>(&mut self, numbers: &[T]) {
+        // side by side, or every addition would wait for the one before it
+        const SIDE: usize = 16;
+        let (mut totals, mut magnitudes) = ([0f64; SIDE], [0f64; SIDE]);
+        let (whole, rest) = numbers.as_chunks::<SIDE>();
+        for numbers in whole {
+            for i in 0..SIDE {
+                let number: f64 = numbers[i].into();
+                totals[i] += number;
+                magnitudes[i] += number.abs();
+            }
+        }
+        for (i, number) in rest.iter().enumerate() {
+            let number: f64 = (*number).into();
+            totals[i] += number;
+            magnitudes[i] += number.abs();
+        }
+        self.total += totals.iter().sum::<f64>();
+        self.magnitude += magnitudes.iter().sum::<f64>();
+    }
+}
+
+/// The certificates of rows of these sums, by the model's [`relative`] tolerance.
+pub(super) fn certify(relative: f64, sums: &[Sums], constant: &[f64], measured: &[f64]) -> Vec<Certificate> {
+    let row = |((sums, constant), measured): ((&Sums, &f64), &f64)| Certificate {
+        total: sums.total + constant,
         measured: *measured,
-        tolerance: relative * (1.0 + values.iter().map(|v| (*v).into().abs()).sum::<f64>()),
+        tolerance: relative * (1.0 + sums.magnitude),
     };
-    values.chunks_exact(n).zip(constant).zip(measured).map(row).collect()
+    sums.iter().zip(constant).zip(measured).map(row).collect()
 }
 
 /// The certificate of two sides that were formed of attributions of this sum of magnitudes, with weights of this type.
@@ -118,12 +150,26 @@ mod tests {
 
     #[test]
     fn tolerance_grows_with_what_cancels() {
-        let certificates = certify(relative(DType::F32), &[1.5, -2.5, 0.25, 0.25], 2, &[3.0, -1.0], &[2.0, 7.0]);
+        let sums = [[1.5, -2.5], [0.25, 0.25]].map(|row| Sums::of(&row));
+        let certificates = certify(relative(DType::F32), &sums, &[3.0, -1.0], &[2.0, 7.0]);
         let expected = [
             Certificate { total: 2.0, measured: 2.0, tolerance: 1e-5 * 5.0 }, // A = 1.5 + 2.5: neither sum nor constant
             Certificate { total: -0.5, measured: 7.0, tolerance: 1e-5 * 1.5 },
         ];
         assert_eq!(certificates, expected);
+    }
+
+    #[test]
+    fn sums_of_many_numbers() {
+        // 1 − 2 + 3 − … : exact in f64, whatever the order
+        for n in [0, 1, 15, 16, 17, 100_003u32] {
+            let numbers: Vec<f32> = (1..=n).map(|i| if i % 2 == 1 { i as f32 } else { -(i as f32) }).collect();
+            let mut sums = Sums { total: 0.5, magnitude: 0.25 };
+            sums.add(&numbers);
+            let (n, odd) = (f64::from(n), n % 2 == 1);
+            let total = if odd { n / 2.0 + 0.5 } else { -n / 2.0 };
+            assert_eq!(sums, Sums { total: total + 0.5, magnitude: n * (n + 1.0) / 2.0 + 0.25 });
+        }
     }
 
     #[test]

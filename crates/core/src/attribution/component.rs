@@ -121,8 +121,13 @@ impl Component {
 
     /// How many components there are.
     pub fn count(unit: Unit, config: &ModelConfig) -> usize {
+        Self::n_listed(unit, config, config.has_attn_bias())
+    }
+
+    /// The same with or without a bias of attention.
+    pub(super) fn n_listed(unit: Unit, config: &ModelConfig, has_attn_bias: bool) -> usize {
         let embeds = 1 + usize::from(config.positions.are_added());
-        let heads = config.n_heads + usize::from(config.has_attn_bias());
+        let heads = config.n_heads + usize::from(has_attn_bias);
         let of_layer = |l| match unit {
             Unit::Layer => 2,
             Unit::Head => heads + 1,

@@ -3,7 +3,7 @@
 //! `recomputed`: through the final norm as it would act on that stream. `frozen`: with the norm held at its scale of the
 //! run, so that the differences between states are what the sublayers write. The last state is the model's own, with both.
 
-use super::certificate::{self, Certificate};
+use super::certificate::{self, Certificate, Sums};
 use super::target::{self, Resolved, Target};
 use super::vocabulary::{Largest, blocks};
 use crate::cancel::Cancel;
@@ -154,11 +154,13 @@ pub fn lens(
 
 /// The last state against the forward pass; what the states differ by are the parts whose sizes set the tolerance.
 fn certify(relative: f64, values: &[f64], n_states: usize, measured: &[f64]) -> Vec<Certificate> {
-    let steps: Vec<f64> = values
-        .chunks_exact(n_states)
-        .flat_map(|row| std::iter::once(row[0]).chain(row.windows(2).map(|pair| pair[1] - pair[0])))
-        .collect();
-    certificate::certify(relative, &steps, n_states, &vec![0.0; measured.len()], measured)
+    let sums = |row: &[f64]| {
+        let mut sums = Sums::of(&row[..1]);
+        row.windows(2).for_each(|pair| sums.add(&[pair[1] - pair[0]]));
+        sums
+    };
+    let sums: Vec<Sums> = values.chunks_exact(n_states).map(sums).collect();
+    certificate::certify(relative, &sums, &vec![0.0; measured.len()], measured)
 }
 
 /// The tokens that are wanted of every row, in the order of the target.

@@ -44,6 +44,8 @@ use crate::error::{PrismError, Result};
 use crate::hook::HookPoint;
 use crate::model::{Output, Transformer};
 use crate::tap::Activations;
+use crate::whole::{Places, Whole};
+use certificate::Sums;
 use std::collections::BTreeSet;
 
 /// Tokens of the vocabulary that are scanned together.
@@ -67,6 +69,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// How many columns are computed; those of `top` are chosen among them.
+    pub(crate) fn width(&self, config: &ModelConfig) -> usize {
+        Component::n_listed(self.unit, config, self.convention.has_attn_bias(config))
+    }
+
     /// The activations that attribution needs, at the wanted rows.
     pub(crate) fn points(&self, model: &Transformer) -> BTreeSet<HookPoint> {
         project::points(model, self.unit).into_iter().chain(self.convention.points(&model.config)).collect()
@@ -105,24 +112,26 @@ impl Attribution {
     }
 }
 
-/// Runs the prompts of a chunk once and attributes at the wanted positions; one target per prompt.
+/// Runs the prompts of a chunk once and attributes at the wanted positions; one target per prompt. The values go to
+/// `places`, a row of [`Options::width`] numbers each; the rest is returned.
 ///
 /// # Errors
 /// Those of the forward pass, `POSITION_RANGE` where a target needs a next token that is not there, `INCOMPLETE` where
 /// a certificate fails.
-pub fn attribute(
+pub(crate) fn attribute(
     model: &Transformer,
     chunk: Chunk,
     targets: &[Target],
     options: &Options,
     cancel: &Cancel,
+    places: Places,
 ) -> Result<Attribution> {
     let Some(observed) = chunk.forward(model, options.points(model), BTreeSet::new(), cancel)? else {
         return Ok(Attribution::default());
     };
     let Observed { rows, activations, output, .. } = observed;
     let targets = target::resolve(&rows, chunk, targets, &output, &model.unembed)?;
-    from_activations(model, rows, targets, &activations, &output, options)
+    to_places(model, rows, targets, &activations, &output, options, places)
 }
 
 /// The target of every row of a chunk, from what the forward pass left behind at the same rows.
@@ -147,43 +156,66 @@ pub(crate) fn from_activations(
     output: &Output,
     options: &Options,
 ) -> Result<Attribution> {
+    let mut whole = Whole::new(rows.len(), options.width(&model.config));
+    let places = whole.places([rows.len()])?.remove(0);
+    let attribution = to_places(model, rows, targets, activations, output, options, places)?;
+    Ok(Attribution { values: whole.numbers()?, ..attribution })
+}
+
+/// The same with the values where they are to lie.
+pub(crate) fn to_places(
+    model: &Transformer,
+    rows: Vec<Row>,
+    targets: Vec<Resolved>,
+    activations: &Activations,
+    output: &Output,
+    options: &Options,
+    mut places: Places,
+) -> Result<Attribution> {
+    let config = &model.config;
     let directions = Directions::of(&targets, options.norm, model)?;
     let fine = project::fine(options.unit);
-    let fine_values = project::by_component(model, activations, &directions, fine, options.convention)?;
+    let columns = project::by_component(model, activations, &directions, fine, options.convention)?;
     let constant: Vec<f64> = (0..rows.len()).map(|row| directions.of_row(row).constant).collect();
     let measured = target::measure(&targets, output, &model.unembed)?;
     let after_cap = measured.iter().map(|m| m.after_cap).collect();
     let measured: Vec<f64> = measured.iter().map(|m| m.value).collect();
 
-    let has_attn_bias = options.convention.has_attn_bias(&model.config);
-    let components = Component::listed(fine, &model.config, has_attn_bias);
-    let certificates = certificate::certify(
-        certificate::relative(model.dtype()),
-        &fine_values,
-        components.len(),
-        &constant,
-        &measured,
-    );
-    let values = if options.unit == fine {
-        fine_values.iter().map(|v| *v as f32).collect()
-    } else {
-        component::sum_columns(&fine_values, &component::columns(&components, options.unit, &model.config))
-    };
-    let is_usual = options.unit != fine || has_attn_bias == model.config.has_attn_bias();
-    let components = (!is_usual).then_some(components);
-    check_finite(&values, &certificates, &rows)?;
+    let has_attn_bias = options.convention.has_attn_bias(config);
+    let listed = || Component::listed(fine, config, has_attn_bias);
+    let coarse = (options.unit != fine).then(|| component::columns(&listed(), options.unit, config));
+    let mut sums = vec![Sums::default(); rows.len()];
+    let mut is_finite = Vec::with_capacity(rows.len());
+    for (row, sums) in sums.iter_mut().enumerate() {
+        let place = places.row()?;
+        match &coarse {
+            None => columns.write_row(row, place),
+            Some(coarse) => {
+                place.copy_from_slice(&sum_columns(&columns.row(row).flatten().copied().collect::<Vec<_>>(), coarse))
+            }
+        }
+        columns.row(row).for_each(|piece| sums.add(piece));
+        is_finite.push(are_finite(place, sums.magnitude));
+    }
+    let certificates = certificate::certify(certificate::relative(model.dtype()), &sums, &constant, &measured);
+    check_finite(&is_finite, &certificates, &rows)?;
     if options.on_violation == OnViolation::Throw && options.norm != Some(NormTreatment::None) {
         certificate::check(&certificates, &rows)?;
     }
-    Ok(Attribution { rows, targets, values, components, constant, certificates, after_cap })
+    let is_usual = options.unit != fine || has_attn_bias == config.has_attn_bias();
+    let components = (!is_usual).then(listed);
+    Ok(Attribution { rows, targets, values: Vec::new(), components, constant, certificates, after_cap })
+}
+
+/// Whether all numbers are, of which the magnitudes in f64 add up to this: none is larger.
+fn are_finite(values: &[f32], magnitude: f64) -> bool {
+    magnitude <= f64::from(f32::MAX) || values.iter().all(|v| v.is_finite())
 }
 
 /// That every column and both sides of every certificate are finite: only then does the certificate say something.
-fn check_finite(values: &[f32], certificates: &[Certificate], rows: &[Row]) -> Result<()> {
-    let finite = |(values, c): (&[f32], &Certificate)| {
-        values.iter().all(|v| v.is_finite()) && c.total.is_finite() && c.measured.is_finite()
-    };
-    match values.chunks_exact(values.len() / rows.len()).zip(certificates).position(|row| !finite(row)) {
+fn check_finite(columns: &[bool], certificates: &[Certificate], rows: &[Row]) -> Result<()> {
+    let is_finite = |(columns, c): (&bool, &Certificate)| *columns && c.total.is_finite() && c.measured.is_finite();
+    match columns.iter().zip(certificates).position(|row| !is_finite(row)) {
         None => Ok(()),
         Some(i) => Err(PrismError::NotFinite { first: "the attribution".into(), prompt: rows[i].prompt }),
     }

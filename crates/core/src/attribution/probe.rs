@@ -5,7 +5,7 @@
 //! writes every component's vector at the wanted rows, once for all directions. With few rows forming is cheaper, with
 //! few directions folding; the products are counted, and the smaller count wins.
 
-use super::certificate::{self, Certificate};
+use super::certificate::{self, Certificate, Sums};
 use super::component::{Component, Unit};
 use super::project;
 use super::stack::{Depth, stack};
@@ -17,6 +17,7 @@ use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Block, Transformer};
 use crate::ops::{self, Kernels};
 use crate::tap::Activations;
+use crate::whole::Places;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
 
@@ -54,10 +55,9 @@ pub struct Probed {
 }
 
 impl Probed {
-    /// Puts another part behind this one.
-    pub fn append(&mut self, mut other: Probed) {
+    /// Puts another part behind this one; its values lie where they belong.
+    pub(crate) fn append(&mut self, mut other: Probed) {
         self.rows.append(&mut other.rows);
-        self.values.append(&mut other.values);
         self.certificates.append(&mut other.certificates);
     }
 
@@ -92,11 +92,19 @@ pub fn components(config: &ModelConfig, unit: Unit, depth: Depth) -> Vec<Compone
     Component::all(unit, config).into_iter().filter(|c| depth.has(c)).collect()
 }
 
-/// Reads every direction at the wanted rows of a chunk.
+/// Reads every direction at the wanted rows of a chunk. The values go to `places`, [directions, components] of a row each; the
+/// rest is returned.
 ///
 /// # Errors
 /// Those of the forward pass.
-pub fn probe(model: &Transformer, chunk: Chunk, probing: &Probing, depth: Depth, cancel: &Cancel) -> Result<Probed> {
+pub(crate) fn probe(
+    model: &Transformer,
+    chunk: Chunk,
+    probing: &Probing,
+    depth: Depth,
+    cancel: &Cancel,
+    mut places: Places,
+) -> Result<Probed> {
     let mut points = project::points(model, Unit::Head);
     points.insert(probing.at);
     let Some(observed) = chunk.forward(model, points, BTreeSet::new(), cancel)? else { return Ok(Probed::default()) };
@@ -104,27 +112,35 @@ pub fn probe(model: &Transformer, chunk: Chunk, probing: &Probing, depth: Depth,
     let n_rows = observed.rows.len();
     let n_directions = probing.directions.dim(0)?;
     let fine = components(&model.config, Unit::Head, depth);
+    let coarse = (probing.unit == Unit::Layer).then(|| layer_columns(&model.config, &fine, depth));
 
-    let values: Vec<f32> = if folding_is_cheaper(&model.config, n_rows, n_directions) {
-        fold(model, activations, &probing.directions, depth)?.flatten_all()?.to_vec1()?
-    } else {
-        form(model, activations, &probing.directions, depth)?
-    };
+    let is_folded = folding_is_cheaper(&model.config, n_rows, n_directions);
+    let read = if is_folded { fold } else { form }(model, activations, &probing.directions, depth)?;
+    let read = ops::Rows::of(&read.to_device(&Device::Cpu)?)?;
+    let read = read.numbers()?;
+    let mut sums = Vec::with_capacity(n_rows * n_directions);
+    let mut of_layers = vec![0.0; if coarse.is_some() { n_directions * fine.len() } else { 0 }];
+    for row in read.chunks_exact(n_directions * fine.len()) {
+        let place = places.row()?;
+        let values = if coarse.is_some() { &mut of_layers[..] } else { &mut *place };
+        if is_folded {
+            values.copy_from_slice(row);
+        } else {
+            turn(row, n_directions, values, fine.len());
+        }
+        sums.extend(values.chunks_exact(fine.len()).map(Sums::of));
+        if let Some(coarse) = &coarse {
+            let values: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
+            place.copy_from_slice(&super::component::sum_columns(&values, coarse));
+        }
+    }
 
     let streams = activations.kept(probing.at)?.to_dtype(DType::F64)?;
     let measured = ops::project(Kernels::Plain, &streams, &probing.wide)?; // [rows, directions]
     let measured: Vec<f64> = measured.flatten_all()?.to_vec1()?;
     let constant = vec![0.0; measured.len()];
-    let certificates =
-        certificate::certify(certificate::relative(model.dtype()), &values, fine.len(), &constant, &measured);
-    let values = match probing.unit {
-        Unit::Layer => {
-            let fine_values: Vec<f64> = values.into_iter().map(f64::from).collect();
-            super::component::sum_columns(&fine_values, &layer_columns(&model.config, &fine, depth))
-        }
-        _ => values,
-    };
-    Ok(Probed { rows: observed.rows, values, certificates })
+    let certificates = certificate::certify(certificate::relative(model.dtype()), &sums, &constant, &measured);
+    Ok(Probed { rows: observed.rows, values: Vec::new(), certificates })
 }
 
 /// For each fine component, its column among the layers' components up to a depth.
@@ -149,32 +165,28 @@ fn folding_is_cheaper(config: &ModelConfig, rows: usize, directions: usize) -> b
     fold < form
 }
 
-/// Every write at the wanted rows, then all directions at once: [rows, directions, components].
-fn form(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Vec<f32>> {
+/// Every write at the wanted rows, then all directions at once: [rows · components, directions].
+fn form(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Tensor> {
     let writes = stack(model, activations, Unit::Head, depth)?; // [rows, components, d_model]
-    let (n_components, n_directions) = (writes.dim(1)?, directions.dim(0)?);
-    let products = ops::project(model.kernels, &writes.flatten(0, 1)?, directions)?.to_device(&Device::Cpu)?;
-    let products = ops::Rows::of(&products)?;
-    let products = products.numbers()?; // [rows, components, directions]
-    let mut values = vec![0.0; products.len()];
-    let size = (n_components * n_directions).max(1);
-    for (from, to) in products.chunks(size).zip(values.chunks_mut(size)) {
-        turn(from, n_directions, to, n_components);
-    }
-    Ok(values)
+    ops::project(model.kernels, &writes.flatten(0, 1)?, directions)
 }
 
 /// A matrix whose rows are `width` long into its transpose, whose rows are `height` long, block by block.
 fn turn(from: &[f32], width: usize, to: &mut [f32], height: usize) {
-    const BLOCK: usize = 16;
+    const BLOCK: usize = 64;
+    const SIDE: usize = 4;
     for first in (0..width).step_by(BLOCK) {
         let columns = first..width.min(first + BLOCK);
-        for r in (0..height).step_by(BLOCK) {
-            let rows = r..height.min(r + BLOCK);
-            for c in columns.clone() {
-                for (to, r) in to[c * height..][rows.clone()].iter_mut().zip(rows.clone()) {
-                    *to = from[r * width + c];
+        for r in (0..height).step_by(SIDE) {
+            if r + SIDE > height {
+                for (r, c) in (r..height).flat_map(|r| columns.clone().map(move |c| (r, c))) {
+                    to[c * height + r] = from[r * width + c];
                 }
+                continue;
+            }
+            let rows: [&[f32]; SIDE] = std::array::from_fn(|i| &from[(r + i) * width..][columns.clone()]);
+            for (i, c) in columns.clone().enumerate() {
+                to[c * height + r..][..SIDE].copy_from_slice(&rows.map(|row| row[i]));
             }
         }
     }

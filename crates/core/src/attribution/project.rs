@@ -39,7 +39,7 @@ pub(super) fn fine(unit: Unit) -> Unit {
     if unit == Unit::Neuron { unit } else { Unit::Head }
 }
 
-/// The attribution of every component of a fine unit, in the order of `Component::all`: [rows, components], row-major.
+/// The attribution of every component of a fine unit, in the order of `Component::all`.
 ///
 /// # Errors
 /// `INTERNAL` where an activation is not there.
@@ -49,7 +49,7 @@ pub(super) fn by_component(
     directions: &Directions,
     unit: Unit,
     convention: Convention,
-) -> Result<Vec<f64>> {
+) -> Result<Columns> {
     let reader = Reader::new(activations, directions, model.kernels)?;
     let mut columns = reader.embeddings(&model.config)?;
     for block in &model.blocks {
@@ -59,24 +59,34 @@ pub(super) fn by_component(
             _ => vec![reader.write(HookPoint::Block(block.layer, BlockPoint::MlpOut))?],
         });
     }
-    Ok(side_by_side(&columns, reader.scales.len()))
+    Ok(Columns(columns))
 }
 
+/// Columns of rows, some neighbouring ones together: as they are computed.
+#[derive(Debug)]
+pub(super) struct Columns(Vec<Group>);
+
 /// Some neighbouring columns: [rows, width], row-major.
-struct Columns {
+#[derive(Debug)]
+struct Group {
     width: usize,
     values: Vec<f64>,
 }
 
-fn side_by_side(columns: &[Columns], rows: usize) -> Vec<f64> {
-    let width: usize = columns.iter().map(|c| c.width).sum();
-    let mut all = Vec::with_capacity(rows * width);
-    for row in 0..rows {
-        for c in columns {
-            all.extend_from_slice(&c.values[row * c.width..(row + 1) * c.width]);
+impl Columns {
+    /// A row from its first column to its last, piece by piece.
+    pub fn row(&self, row: usize) -> impl Iterator<Item = &[f64]> {
+        self.0.iter().map(move |group| &group.values[row * group.width..][..group.width])
+    }
+
+    /// The same in f32, to a place of that width.
+    pub fn write_row(&self, row: usize, to: &mut [f32]) {
+        let mut at = 0;
+        for piece in self.row(row) {
+            to[at..at + piece.len()].iter_mut().zip(piece).for_each(|(to, value)| *to = *value as f32);
+            at += piece.len();
         }
     }
-    all
 }
 
 /// Reads writes along each row's direction.
@@ -101,19 +111,19 @@ impl<'a> Reader<'a> {
         Ok(Reader { directions, scales: host(activations.kept(HookPoint::FinalScale)?)?, activations, kernels })
     }
 
-    fn embeddings(&self, config: &ModelConfig) -> Result<Vec<Columns>> {
+    fn embeddings(&self, config: &ModelConfig) -> Result<Vec<Group>> {
         let points = [HookPoint::Embed, HookPoint::PosEmbed].into_iter();
         points.filter(|point| point.absent(config).is_none()).map(|point| self.write(point)).collect()
     }
 
     /// The heads of a layer and, where there is one, the bias.
-    fn attention(&self, block: &Block, config: &ModelConfig, convention: Convention) -> Result<Vec<Columns>> {
+    fn attention(&self, block: &Block, config: &ModelConfig, convention: Convention) -> Result<Vec<Group>> {
         let through = self.through_attention(block)?;
         let attention = &block.attention;
         let z = self.activations.kept(HookPoint::Block(block.layer, BlockPoint::Z))?.flatten_from(1)?;
         let parts = self.parts(&z, &attention.output, &through)?;
         let heads = parts.chunks_exact(attention.d_head).map(|head| head.iter().sum()).collect();
-        let mut heads = Columns { width: attention.n_heads, values: heads };
+        let mut heads = Group { width: attention.n_heads, values: heads };
         if !convention.has_attn_bias(config) {
             return Ok(vec![heads]);
         }
@@ -127,7 +137,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Moves what all positions have in common of a layer's values from the heads to the bias: convention.rs.
-    fn move_common(&self, block: &Block, through: &Through, heads: &mut Columns, bias: &mut Columns) -> Result<()> {
+    fn move_common(&self, block: &Block, through: &Through, heads: &mut Group, bias: &mut Group) -> Result<()> {
         let Some(common) = common_value(block)? else { return Ok(()) };
         let sums = row_sums(block, self.activations)?;
         let attention = &block.attention;
@@ -148,14 +158,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The neurons of a layer and, where there is one, the bias.
-    fn neurons(&self, block: &Block, config: &ModelConfig) -> Result<Vec<Columns>> {
+    fn neurons(&self, block: &Block, config: &ModelConfig) -> Result<Vec<Group>> {
         let through = self.through(&block.ln2_post, HookPoint::Block(block.layer, BlockPoint::Ln2PostScale), block)?;
         let layers = block.hidden_layers(self.activations, self.kernels)?;
         let mut columns = Vec::new();
         let mut biases: Vec<(Vec<f64>, Option<Vec<f64>>)> = Vec::new();
         for layer in &layers {
             let values = self.parts(&layer.values, layer.output, &through)?;
-            columns.push(Columns { width: layer.output.weight.n_in(), values });
+            columns.push(Group { width: layer.output.weight.n_in(), values });
             if let Some(bias) = &layer.output.bias {
                 biases.push((host(bias)?, layer.weight.as_ref().map(host).transpose()?));
             }
@@ -173,10 +183,10 @@ impl<'a> Reader<'a> {
     }
 
     /// `(c · ũ) / s` of a write that was kept as it was added, [rows, d_model].
-    fn write(&self, point: HookPoint) -> Result<Columns> {
+    fn write(&self, point: HookPoint) -> Result<Group> {
         let write: Vec<Vec<f64>> = self.activations.kept(point)?.to_dtype(DType::F64)?.to_vec2()?;
         let read = |(row, c): (usize, &Vec<f64>)| dot(c, &self.directions.of_row(row).u) / self.scale(row);
-        Ok(Columns { width: 1, values: write.iter().enumerate().map(read).collect() })
+        Ok(Group { width: 1, values: write.iter().enumerate().map(read).collect() })
     }
 
     pub(super) fn through_attention(&self, block: &Block) -> Result<Through> {
@@ -227,13 +237,13 @@ impl<'a> Reader<'a> {
         multiplier: f64,
         through: &Through,
         of_raw: impl Fn(usize, &[f64]) -> f64,
-    ) -> Result<Columns> {
+    ) -> Result<Group> {
         let beta = post.and_then(|post| post.beta.as_ref()).map(host).transpose()?;
         let read = |row| {
             let of_beta = beta.as_ref().map_or(0.0, |b| dot(b, &self.directions.of_row(row).u) * multiplier);
             of_raw(row, &through.directions[self.directions.index(row)]) + of_beta / self.scale(row)
         };
-        Ok(Columns { width: 1, values: (0..self.scales.len()).map(read).collect() })
+        Ok(Group { width: 1, values: (0..self.scales.len()).map(read).collect() })
     }
 
     /// A product with ũ′, divided by the scales that stand behind it.

@@ -1,7 +1,7 @@
 //! Directions, columns and certificates by hand, on numbers small enough to follow.
 
 use super::component::{columns, sum_columns};
-use super::project::{by_component, points};
+use super::project::{Columns, by_component, points};
 use super::*;
 use crate::chunk::Prompted;
 use crate::config::{ModelConfig, Norm, RawConfig};
@@ -288,11 +288,16 @@ const DIFFERENCE: [f64; 6] = [
 /// v = [1, 0, −1, 2], not scaled. f = [1, 0] for head 0, [−2, 8] for head 1.
 const RAW: [f64; 6] = [2.0, -3.0, 3.0, 6.0, 2.0, 2.0];
 
+/// Both rows, one behind the other.
+fn table(columns: &Columns) -> Vec<f64> {
+    (0..2).flat_map(|row| columns.row(row).flatten().copied()).collect()
+}
+
 #[test]
 fn every_component_is_read_along_the_direction_of_its_row() {
     let read = |targets: &[Resolved]| {
         let directions = Directions::of(targets, None, &model()).unwrap();
-        by_component(&model(), &activations(), &directions, Unit::Head, Convention::Default).unwrap()
+        table(&by_component(&model(), &activations(), &directions, Unit::Head, Convention::Default).unwrap())
     };
     assert_eq!(read(&[difference(), raw()]), [DIFFERENCE, RAW].concat());
     // the other way round: the vector at row 0, the difference at row 1 with s = 5
@@ -323,7 +328,7 @@ fn a_norm_after_attention_is_held_at_its_scale() {
             let value = before.rows(point).cloned().unwrap_or_else(|| t(&[4.0, 8.0], &[2, 1])); // s_post
             tap.rows(point, value).unwrap();
         }
-        let all = by_component(&model, &tap.finish(), &directions, Unit::Head, Convention::Default).unwrap();
+        let all = table(&by_component(&model, &tap.finish(), &directions, Unit::Head, Convention::Default).unwrap());
         [all[2..5].to_vec(), all[8..11].to_vec()].concat() // both heads and the bias of each row
     };
     // RMS: ũ′ = [½, 0, −2, 2]; f = [½, 0] and [−4, 8]; z·f / s_post; bias [2, 2, 0, 0]·ũ′ / s_post + ½ β·v
@@ -354,7 +359,7 @@ fn what_positions_have_in_common_moves_to_the_bias() {
     let directions = Directions::of(&[difference(), raw()], None, &model).unwrap();
     let read = |model: &Transformer, activations: &Activations| {
         let convention = Convention::TransformerLens;
-        by_component(model, activations, &directions, Unit::Head, convention).unwrap()
+        table(&by_component(model, activations, &directions, Unit::Head, convention).unwrap())
     };
     let moved = |columns: [f64; 6], by: [f64; 2]| {
         let [embed, pos, a, b, bias, mlp] = columns;
@@ -431,14 +436,17 @@ fn certificate(total: f64, measured: f64) -> Certificate {
 #[test]
 fn what_is_not_finite_is_found_in_its_row() {
     let good = [certificate(1.0, 1.0); 2];
-    let prompt = |values: &[f32], certificates: &[Certificate]| {
-        check_finite(values, certificates, &rows()).map_err(|e| e.details()["prompt"].as_u64())
+    let prompt = |values: [[f64; 2]; 2], certificates: &[Certificate]| {
+        let row = |row: [f64; 2]| are_finite(&row.map(|v| v as f32), Sums::of(&row).magnitude);
+        check_finite(&values.map(row), certificates, &rows()).map_err(|e| e.details()["prompt"].as_u64())
     };
-    assert_eq!(prompt(&[1.0, 2.0, 3.0, 4.0], &good), Ok(()));
-    assert_eq!(prompt(&[1.0, f32::NAN, 3.0, f32::INFINITY], &good), Err(Some(3)));
-    assert_eq!(prompt(&[1.0, 2.0, f32::NEG_INFINITY, 4.0], &good), Err(Some(4)));
-    assert_eq!(prompt(&[1.0; 4], &[good[0], certificate(f64::NAN, 1.0)]), Err(Some(4)));
-    assert_eq!(prompt(&[1.0; 4], &[certificate(1.0, f64::INFINITY), good[1]]), Err(Some(3)));
+    assert_eq!(prompt([[1.0, 2.0], [3.0, 4.0]], &good), Ok(()));
+    assert_eq!(prompt([[1.0, f64::NAN], [3.0, f64::INFINITY]], &good), Err(Some(3)));
+    assert_eq!(prompt([[1.0, 2.0], [f64::NEG_INFINITY, 4.0]], &good), Err(Some(4)));
+    assert_eq!(prompt([[1.0, 1e39], [1.0, 1.0]], &good), Err(Some(3))); // finite in f64 alone
+    assert_eq!(prompt([[3e38, -3e38], [1.0, 1.0]], &good), Ok(())); // their magnitudes' sum is more than f32 holds
+    assert_eq!(prompt([[1.0; 2]; 2], &[good[0], certificate(f64::NAN, 1.0)]), Err(Some(4)));
+    assert_eq!(prompt([[1.0; 2]; 2], &[certificate(1.0, f64::INFINITY), good[1]]), Err(Some(3)));
 }
 
 // ---- targets ----

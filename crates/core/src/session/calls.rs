@@ -261,7 +261,7 @@ impl Session {
                 chunk_tokens: call.asked.chunk_tokens(self.device),
                 purpose: "the directions",
                 result_bytes: (n_rows(&prompts) * 4 * n * (components.len() + 8)) as u64,
-                is_merged: true,
+                is_merged: false,
                 chunk_bytes: &|chunk| {
                     // the directions in f64, twice, and through an output matrix
                     let folded = n * (16 * config.d_model + 12 * config.n_heads * config.d_head);
@@ -269,10 +269,11 @@ impl Session {
                     (n_rows(chunk) * (5 * values + stack) + folded) as u64
                 },
             };
-            let parts = run::over_chunks(&self.place(), &work, job, |chunk| {
-                probe::probe(model, chunk, &probing, depth, job.cancel)
+            let width = n * components.len();
+            let (parts, values) = run::over_chunks_with_places(&self.place(), &work, job, width, |chunk, places| {
+                probe::probe(model, chunk, &probing, depth, job.cancel, places)
             })?;
-            let probed = run::merged(parts, Probed::append);
+            let probed = Probed { values, ..run::merged(parts, Probed::append) };
             if call.on_violation == OnViolation::Throw {
                 probed.check()?;
             }

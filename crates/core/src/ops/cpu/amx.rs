@@ -185,27 +185,25 @@ mod unit {
             for (number, column) in (0..m.columns).step_by(PANELS * PANEL).enumerate() {
                 let (w, is_bf16) = (panels[number % 2], cutter.is_bf16());
                 cutter = Cutter::new(&m, column + PANELS * PANEL, steps, panels[(number + 1) % 2]);
-                for (i, panel) in (0..n_strips).step_by(2).flat_map(|i| (0..PANELS).map(move |panel| (i, panel))) {
-                    let column = column + panel * PANEL;
-                    if column >= m.columns {
-                        continue;
-                    }
-                    let place = Place {
-                        x: x.add(i * strip),
-                        w: w.add(panel * 2 * strip),
-                        strip,
-                        steps,
-                        is_bf16,
-                        onto: m.start().map(|(at, gap)| (at.add(i * SIDE * gap + column), gap)),
-                        y: m.y.add(i * SIDE * m.y_row + column),
-                        y_row: m.y_row,
-                    };
-                    let (rows, columns) = (m.rows - i * SIDE, m.columns - column);
-                    let work = || cutter.advance(per_step);
-                    match (rows, columns) {
-                        (32.., PANEL..) => place.run(true, work),
-                        (SIDE, PANEL..) => place.run(false, work),
-                        _ => place.at_edge(rows.min(2 * SIDE), columns.min(PANEL), edge, work),
+                for i in (0..n_strips).step_by(2) {
+                    for (panel, column) in (column..m.columns).step_by(PANEL).take(PANELS).enumerate() {
+                        let place = Place {
+                            x: x.add(i * strip),
+                            w: w.add(panel * 2 * strip),
+                            strip,
+                            steps,
+                            is_bf16,
+                            onto: m.start().map(|(at, gap)| (at.add(i * SIDE * gap + column), gap)),
+                            y: m.y.add(i * SIDE * m.y_row + column),
+                            y_row: m.y_row,
+                        };
+                        let (rows, columns) = (m.rows - i * SIDE, m.columns - column);
+                        let work = || cutter.advance(per_step);
+                        match (rows, columns) {
+                            (32.., PANEL..) => place.run(true, work),
+                            (SIDE, PANEL..) => place.run(false, work),
+                            _ => place.at_edge(rows.min(2 * SIDE), columns.min(PANEL), edge, work),
+                        }
                     }
                 }
                 cutter.advance(usize::MAX);

@@ -204,8 +204,10 @@ export interface NativeAttributing {
 
 /** Attributions of `rowPrompt.length` rows. */
 export interface NativeAttribution {
-  /** values [rows, components], then constant, total, measured, residual and tolerance, [rows] each */
-  numbers: Float32Array
+  /** [rows, components] */
+  values: Float32Array
+  /** constant, total, measured, residual and tolerance, [rows] each */
+  certificates: Float32Array
   rowPrompt: Uint32Array
   rowPosition: Uint32Array
   /** the ids of prompt i: `ids[idOffsets[i] .. idOffsets[i + 1]]` */

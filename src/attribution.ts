@@ -80,12 +80,11 @@ export class Attribution extends Observed implements Iterable<AttributionRow> {
   ) {
     super(native, origin)
     const n = native.rowPrompt.length
-    const parts = n * components.length
-    const part = (i: number) => native.numbers.subarray(parts + i * n, parts + (i + 1) * n)
+    const part = (i: number) => native.certificates.subarray(i * n, (i + 1) * n)
     this.method = Object.freeze(method)
     this.firstPrompt = firstPrompt
     this.components = components
-    this.values = native.numbers.subarray(0, parts)
+    this.values = native.values
     this.constant = part(0)
     this.total = part(1)
     this.measured = part(2)

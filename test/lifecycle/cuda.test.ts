@@ -56,7 +56,7 @@ test.skipIf(!ready)(`beside the CPU's addon it computes the same numbers on the 
     const theirs = await model.attribute(call, new other.CancelHandle())
     const mine = await Model.load(DEMO)
     const ours = await mine.attribute([[0, 5, 9]], { answer: 7, against: 8 })
-    const theirValues = theirs.numbers.subarray(0, ours.values.length)
+    const theirValues = theirs.values
     say(ours.values.length > 0 && ours.values.every((value, i) => value === theirValues[i]))
     await mine.close()`
   const { stdout, stderr } = await before({}, script)

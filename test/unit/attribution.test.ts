@@ -21,7 +21,8 @@ function twoRows(norm: 'frozen' | 'none' = 'frozen', violations = 0): Attributio
     [0.125, 0.0625],
   ]
   const native = {
-    numbers: Float32Array.from([values, constant, total, measured, residual, tolerance].flatMap((list) => list ?? [])),
+    values: Float32Array.from(values),
+    certificates: Float32Array.from([constant, total, measured, residual, tolerance].flatMap((list) => list ?? [])),
     rowPrompt: Uint32Array.of(0, 1),
     rowPosition: Uint32Array.of(1, 0),
     ids: Uint32Array.of(7, 8, 9),

@@ -44,8 +44,10 @@ impl From<Component> for NativeComponent {
 /// Attributions of `rowPrompt.length` rows.
 #[napi(object)]
 pub struct NativeAttribution {
-    /// values [rows, components], then constant, total, measured, residual and tolerance, [rows] each
-    pub numbers: Float32Array,
+    /// [rows, components]
+    pub values: Float32Array,
+    /// constant, total, measured, residual and tolerance, [rows] each
+    pub certificates: Float32Array,
     pub row_prompt: Uint32Array,
     pub row_position: Uint32Array,
     /// the ids of prompt i: `ids[idOffsets[i] .. idOffsets[i + 1]]`
@@ -64,20 +66,20 @@ pub struct NativeAttribution {
     pub violations: u32,
 }
 
-/// The numbers of a row that stand behind its values and constant.
-const NUMBERS: [fn(&Certificate) -> f64; 4] = [|c| c.total, |c| c.measured, Certificate::residual, |c| c.tolerance];
+/// The numbers of a row's certificate, behind its constant.
+const CERTIFICATE: [fn(&Certificate) -> f64; 4] = [|c| c.total, |c| c.measured, Certificate::residual, |c| c.tolerance];
 
 pub fn attribution((ids, result, capped): (Vec<Vec<u32>>, Attribution, bool)) -> NativeAttribution {
     let violations = violations(&result.certificates);
     let components = result.components.map(components);
-    let mut numbers = result.values;
-    numbers.extend(result.constant.iter().map(|v| *v as f32));
-    for number in NUMBERS {
-        numbers.extend(result.certificates.iter().map(|c| number(c) as f32));
+    let mut certificates: Vec<f32> = result.constant.iter().map(|v| *v as f32).collect();
+    for number in CERTIFICATE {
+        certificates.extend(result.certificates.iter().map(|c| number(c) as f32));
     }
     let targets = targets(&result.targets);
     NativeAttribution {
-        numbers: numbers.into(),
+        values: result.values.into(),
+        certificates: certificates.into(),
         row_prompt: column(&result.rows, |row| row.prompt),
         row_position: column(&result.rows, |row| row.position),
         id_offsets: offsets_of(&ids),

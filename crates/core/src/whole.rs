@@ -75,7 +75,7 @@ impl<'a> Places<'a> {
         });
         self.handed_out.fetch_add(self.width, Ordering::Relaxed);
         // SAFETY: written just now
-        Ok(unsafe { row.assume_init_mut() })
+        Ok(unsafe { &mut *(std::ptr::from_mut(row) as *mut [f32]) })
     }
 }
 

@@ -67,15 +67,23 @@ impl<'a> Places<'a> {
     /// # Errors
     /// `INTERNAL` behind the last one.
     pub fn row(&mut self) -> Result<&'a mut [f32]> {
+        self.piece(self.width)
+    }
+
+    /// The next `n` numbers, cleared: a part of a row that is too long to stay in the cache.
+    ///
+    /// # Errors
+    /// `INTERNAL` where fewer are left.
+    pub fn piece(&mut self, n: usize) -> Result<&'a mut [f32]> {
         let left = std::mem::take(&mut self.left);
-        let (row, rest) = left.split_at_mut_checked(self.width).ok_or_else(|| internal("has too few rows"))?;
+        let (piece, rest) = left.split_at_mut_checked(n).ok_or_else(|| internal("has too few rows"))?;
         self.left = rest;
-        row.iter_mut().for_each(|number| {
+        piece.iter_mut().for_each(|number| {
             number.write(0.0);
         });
-        self.handed_out.fetch_add(self.width, Ordering::Relaxed);
+        self.handed_out.fetch_add(n, Ordering::Relaxed);
         // SAFETY: written just now
-        Ok(unsafe { &mut *(std::ptr::from_mut(row) as *mut [f32]) })
+        Ok(unsafe { &mut *(std::ptr::from_mut(piece) as *mut [f32]) })
     }
 }
 
@@ -91,7 +99,8 @@ mod tests {
     fn rows_lie_where_their_chunks_come() {
         let mut whole = Whole::new(3, 2);
         let [mut first, mut second] = whole.places([1, 2]).unwrap().try_into().ok().unwrap();
-        second.row().unwrap()[1] = 4.0;
+        second.piece(1).unwrap();
+        second.piece(1).unwrap()[0] = 4.0;
         first.row().unwrap().copy_from_slice(&[1.0, 2.0]);
         second.row().unwrap()[0] = 5.0;
         assert_eq!(first.row().unwrap_err().code(), "INTERNAL");

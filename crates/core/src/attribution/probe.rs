@@ -8,25 +8,31 @@
 use super::certificate::{self, Certificate, Sums};
 use super::component::{Component, Unit};
 use super::project;
-use super::stack::{Depth, stack};
+use super::stack::{self, Depth};
 use crate::cancel::Cancel;
 use crate::chunk::{Chunk, Row};
 use crate::config::ModelConfig;
 use crate::error::{PrismError, Result};
 use crate::hook::{BlockPoint, HookPoint};
 use crate::model::{Block, Transformer};
-use crate::ops::{self, Kernels};
+use crate::ops::{self, Kernels, Weight};
 use crate::tap::Activations;
 use crate::whole::Places;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
 
+/// Directions whose values at a row are written together: few enough to stay in the cache until they are added up.
+const TOGETHER: usize = 64;
+/// Vectors of components that are multiplied with all directions at once on a CPU: what comes of them stays in the cache
+/// until it is written where it belongs.
+const VECTORS: usize = 384;
+
 /// What is asked of the directions.
 pub struct Probing {
     /// [directions, d_model]
     directions: Tensor,
-    /// The same in f64, for the streams' own dot products.
-    wide: Tensor,
+    /// The same as a matrix by which writes are multiplied.
+    weight: Weight,
     /// The point of the stream where they are read.
     at: HookPoint,
     /// The columns: layers or heads.
@@ -34,12 +40,16 @@ pub struct Probing {
 }
 
 impl Probing {
-    /// Of directions [directions, d_model].
+    /// Of directions [directions, d_model] for a model with these kernels.
     ///
     /// # Errors
     /// `INTERNAL`.
-    pub fn new(directions: Tensor, at: HookPoint, unit: Unit) -> Result<Self> {
-        Ok(Probing { wide: directions.to_dtype(DType::F64)?, directions, at, unit })
+    pub fn new(directions: Tensor, at: HookPoint, unit: Unit, kernels: Kernels) -> Result<Self> {
+        let weight = match kernels {
+            Kernels::Plain => Weight::of_rows(directions.t()?.contiguous()?)?,
+            Kernels::Fused(_) => Weight::turned(&directions)?,
+        };
+        Ok(Probing { directions, weight, at, unit })
     }
 }
 
@@ -103,7 +113,7 @@ pub(crate) fn probe(
     probing: &Probing,
     depth: Depth,
     cancel: &Cancel,
-    mut places: Places,
+    places: Places,
 ) -> Result<Probed> {
     let mut points = project::points(model, Unit::Head);
     points.insert(probing.at);
@@ -114,33 +124,63 @@ pub(crate) fn probe(
     let fine = components(&model.config, Unit::Head, depth);
     let coarse = (probing.unit == Unit::Layer).then(|| layer_columns(&model.config, &fine, depth));
 
-    let is_folded = folding_is_cheaper(&model.config, n_rows, n_directions);
-    let read = if is_folded { fold } else { form }(model, activations, &probing.directions, depth)?;
-    let read = ops::Rows::of(&read.to_device(&Device::Cpu)?)?;
-    let read = read.numbers()?;
-    let mut sums = Vec::with_capacity(n_rows * n_directions);
-    let mut of_layers = vec![0.0; if coarse.is_some() { n_directions * fine.len() } else { 0 }];
-    for row in read.chunks_exact(n_directions * fine.len()) {
-        let place = places.row()?;
-        let values = if coarse.is_some() { &mut of_layers[..] } else { &mut *place };
-        if is_folded {
-            values.copy_from_slice(row);
-        } else {
-            turn(row, n_directions, values, fine.len());
+    let mut written = Written { places, coarse, n_components: fine.len(), sums: Vec::new(), heads: Vec::new() };
+    if folding_is_cheaper(&model.config, n_rows, n_directions) {
+        let read = fold(model, activations, probing, depth)?;
+        let read = ops::Rows::of(&read.to_device(&Device::Cpu)?)?;
+        let read = read.numbers()?;
+        for row in read.chunks_exact(n_directions * fine.len()) {
+            written.write(n_directions, |to| to.copy_from_slice(row))?;
         }
-        sums.extend(values.chunks_exact(fine.len()).map(Sums::of));
-        if let Some(coarse) = &coarse {
-            let values: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
-            place.copy_from_slice(&super::component::sum_columns(&values, coarse));
-        }
+    } else {
+        form(model, activations, probing, depth, |row| {
+            for first in (0..n_directions).step_by(TOGETHER) {
+                let some = first..n_directions.min(first + TOGETHER);
+                written.write(some.len(), |to| ops::turn(model.kernels, row, n_directions, some, to))?;
+            }
+            Ok(())
+        })?;
     }
 
-    let streams = activations.kept(probing.at)?.to_dtype(DType::F64)?;
-    let measured = ops::project(Kernels::Plain, &streams, &probing.wide)?; // [rows, directions]
-    let measured: Vec<f64> = measured.flatten_all()?.to_vec1()?;
+    let measured = ops::project_wide(model.kernels, activations.kept(probing.at)?, &probing.directions)?;
     let constant = vec![0.0; measured.len()];
-    let certificates = certificate::certify(certificate::relative(model.dtype()), &sums, &constant, &measured);
+    let certificates = certificate::certify(certificate::relative(model.dtype()), &written.sums, &constant, &measured);
     Ok(Probed { rows: observed.rows, values: Vec::new(), certificates })
+}
+
+/// Values where they stay, and their sums.
+struct Written<'a> {
+    places: Places<'a>,
+    /// For each component that is read its column, where columns are layers.
+    coarse: Option<Vec<usize>>,
+    /// How many are read.
+    n_components: usize,
+    /// Of every row and direction.
+    sums: Vec<Sums>,
+    /// What is read of some directions, where columns are layers.
+    heads: Vec<f32>,
+}
+
+impl Written<'_> {
+    /// The next directions of a row: `fill` gets the place of [directions, components] and writes all of it.
+    fn write(&mut self, n_directions: usize, fill: impl FnOnce(&mut [f32])) -> Result<()> {
+        let n = n_directions * self.n_components;
+        let Some(coarse) = &self.coarse else {
+            let values = self.places.piece(n)?;
+            fill(values);
+            self.sums.extend(values.chunks_exact(self.n_components).map(Sums::of));
+            return Ok(());
+        };
+        self.heads.resize(n, 0.0);
+        fill(&mut self.heads);
+        for values in self.heads.chunks_exact(self.n_components) {
+            self.sums.push(Sums::of(values));
+            let values: Vec<f64> = values.iter().map(|v| f64::from(*v)).collect();
+            let of_layers = super::component::sum_columns(&values, coarse);
+            self.places.piece(of_layers.len())?.copy_from_slice(&of_layers);
+        }
+        Ok(())
+    }
 }
 
 /// For each fine component, its column among the layers' components up to a depth.
@@ -165,43 +205,39 @@ fn folding_is_cheaper(config: &ModelConfig, rows: usize, directions: usize) -> b
     fold < form
 }
 
-/// Every write at the wanted rows, then all directions at once: [rows · components, directions].
-fn form(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Tensor> {
-    let writes = stack(model, activations, Unit::Head, depth)?; // [rows, components, d_model]
-    ops::project(model.kernels, &writes.flatten(0, 1)?, directions)
-}
-
-/// A matrix whose rows are `width` long into its transpose, whose rows are `height` long, block by block.
-fn turn(from: &[f32], width: usize, to: &mut [f32], height: usize) {
-    const BLOCK: usize = 64;
-    const SIDE: usize = 4;
-    for first in (0..width).step_by(BLOCK) {
-        let columns = first..width.min(first + BLOCK);
-        for r in (0..height).step_by(SIDE) {
-            if r + SIDE > height {
-                for (r, c) in (r..height).flat_map(|r| columns.clone().map(move |c| (r, c))) {
-                    to[c * height + r] = from[r * width + c];
-                }
-                continue;
-            }
-            let rows: [&[f32]; SIDE] = std::array::from_fn(|i| &from[(r + i) * width..][columns.clone()]);
-            for (i, c) in columns.clone().enumerate() {
-                to[c * height + r..][..SIDE].copy_from_slice(&rows.map(|row| row[i]));
-            }
-        }
+/// Every write at the wanted rows, then all directions at once: hands what is read of each row to `each`, row by row,
+/// [components, directions].
+fn form(
+    model: &Transformer,
+    activations: &Activations,
+    probing: &Probing,
+    depth: Depth,
+    mut each: impl FnMut(&[f32]) -> Result<()>,
+) -> Result<()> {
+    let writes = stack::writes(model, activations, Unit::Head, depth)?;
+    let n_rows = writes[0].dim(0)?;
+    let n_components = writes.iter().map(|part| part.dim(1)).sum::<candle_core::Result<usize>>()?;
+    let at_once = if model.device.is_cpu() { (VECTORS / n_components).max(1) } else { n_rows };
+    for first in (0..n_rows).step_by(at_once) {
+        let rows = |part: &Tensor| part.narrow(0, first, at_once.min(n_rows - first));
+        let some = Tensor::cat(&writes.iter().map(rows).collect::<candle_core::Result<Vec<_>>>()?, 1)?;
+        let read = ops::linear(model.kernels, &some.flatten_to(1)?, &probing.weight, None)?;
+        let read = ops::Rows::of(&read.to_device(&Device::Cpu)?)?;
+        read.numbers()?.chunks_exact(n_components * probing.weight.n_out()).try_for_each(&mut each)?;
     }
+    Ok(())
 }
 
 /// Every direction through the output matrices, then all rows at once: [rows, directions, components].
-fn fold(model: &Transformer, activations: &Activations, directions: &Tensor, depth: Depth) -> Result<Tensor> {
+fn fold(model: &Transformer, activations: &Activations, probing: &Probing, depth: Depth) -> Result<Tensor> {
     let config = &model.config;
     let write = |point| -> Result<Tensor> {
-        Ok(ops::project(model.kernels, activations.kept(point)?, directions)?.unsqueeze(2)?)
+        Ok(ops::linear(model.kernels, activations.kept(point)?, &probing.weight, None)?.unsqueeze(2)?)
     };
     let embeddings = [HookPoint::Embed, HookPoint::PosEmbed].into_iter().filter(|p| p.absent(config).is_none());
     let mut columns = embeddings.map(write).collect::<Result<Vec<_>>>()?;
     for block in model.blocks.iter().take(depth.blocks + usize::from(depth.attention)) {
-        columns.extend(fold_attention(block, activations, directions, model)?);
+        columns.extend(fold_attention(block, activations, &probing.directions, model)?);
         if block.layer < depth.blocks {
             columns.push(write(HookPoint::Block(block.layer, BlockPoint::MlpOut))?);
         }

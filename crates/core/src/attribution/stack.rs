@@ -49,6 +49,14 @@ impl Depth {
 /// # Errors
 /// `INTERNAL` where an activation is not there.
 pub(crate) fn stack(model: &Transformer, activations: &Activations, unit: Unit, depth: Depth) -> Result<Tensor> {
+    Ok(Tensor::cat(&writes(model, activations, unit, depth)?, 1)?)
+}
+
+/// The same in its parts, [rows, some components, d_model] each.
+///
+/// # Errors
+/// As [`stack`].
+pub(super) fn writes(model: &Transformer, activations: &Activations, unit: Unit, depth: Depth) -> Result<Vec<Tensor>> {
     let config = &model.config;
     let embeddings = [HookPoint::Embed, HookPoint::PosEmbed].into_iter().filter(|p| p.absent(config).is_none());
     let mut writes = embeddings.map(|p| Ok(activations.kept(p)?.unsqueeze(1)?)).collect::<Result<Vec<_>>>()?;
@@ -69,7 +77,7 @@ pub(crate) fn stack(model: &Transformer, activations: &Activations, unit: Unit, 
             }
         }
     }
-    Ok(Tensor::cat(&writes, 1)?)
+    Ok(writes)
 }
 
 /// The heads, [rows, H, d_model], and the bias, [rows, 1, d_model].

@@ -229,15 +229,7 @@ impl Attention {
     /// # Errors
     /// `INTERNAL` where shapes do not fit.
     pub fn head_results(&self, z: &Tensor, kernels: Kernels) -> Result<Tensor> {
-        if kernels != Kernels::Plain {
-            let head = |h| self.head_result(&z.narrow(1, h, 1)?.squeeze(1)?, h, kernels);
-            return Ok(Tensor::stack(&(0..self.n_heads).map(head).collect::<Result<Vec<_>>>()?, 1)?);
-        }
-        let by_head = ops::matmul(
-            &z.transpose(0, 1)?.contiguous()?,
-            &self.output.weight.dense()?.reshape((self.n_heads, self.d_head, ()))?,
-        )?;
-        Ok(by_head.transpose(0, 1)?.contiguous()?)
+        ops::by_part(kernels, z, &self.output.weight)
     }
 
     /// Queries or keys as the scores use them: normed, then turned, or the other way round.

@@ -1,13 +1,14 @@
-//! Linear layers: `y = x W + b`, and the way back, `u Wᵀ`; for matrices of a row per output, `y = x Wᵀ`.
+//! Linear layers: `y = x W + b`, what every part of x adds to it, and the way back, `u Wᵀ`; for matrices of a row per
+//! output, `y = x Wᵀ`.
 
 use super::Kernels;
 use super::cpu::amx;
 use super::cpu::panels::{Fold, Onto, Panels, Product, Strips, WIDTH};
 use super::cpu::parallel::{split, spread};
 use super::cpu::simd::{Isa, Kernel, Simd};
-use super::cpu::tensor::{Fresh, Rows};
+use super::cpu::tensor::{Fresh, Rows, Shared};
 use super::matmul::{by_rows, matmul, narrow_product};
-use super::weight::Weight;
+use super::weight::{self, Weight};
 use crate::error::{PrismError, Result};
 use candle_core::Tensor;
 use std::ops::Range;
@@ -53,44 +54,101 @@ fn plain(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     })
 }
 
-/// Threads share columns, so that each weight is read once.
 fn fused(isa: Isa, x: &Tensor, weight: &Weight, bias: Option<&Tensor>) -> Result<Tensor> {
     let Some(w) = weight.panels() else { return fused(isa, x, &weight.realigned()?, bias) };
     let (n_in, n_out) = (weight.n_in(), weight.n_out());
     let (x, bias) = (Rows::of(x)?, bias.map(Rows::of).transpose()?);
-    let (rows, x_row) = (x.n, x.stride);
-    let x = x.numbers()?;
     let bias = bias.as_ref().map(Rows::numbers).transpose()?;
-    let mut y = Fresh::new((rows, n_out));
-    let place = y.place();
-    let product = |columns: Range<usize>| Product {
-        rows,
-        depth: n_in,
-        columns: columns.len(),
-        x: x.as_ptr(),
-        x_row,
-        w: w.numbers[columns.start / WIDTH * w.panel..].as_ptr(),
-        panel: w.panel,
-        y: place.at(columns.start),
-        y_row: n_out,
-        onto: bias.as_ref().map_or(Onto::Zero, |bias| Onto::Row(bias[columns].as_ptr())),
-    };
-    // SAFETY: x has these sizes
-    let strips = || unsafe { Strips::of(isa, x.as_ptr(), x_row, rows, n_in) };
-    if isa.has_matrix_unit() && rows > FEW_ROWS {
-        let turned = OnceLock::new();
-        // SAFETY: the unit is there, and the operands have these sizes
-        split(n_out, 6 * WIDTH, 6 * WIDTH, &|columns| unsafe {
-            if !amx::product(product(columns.clone())) {
-                isa.run(Panels { product: product(columns), x: turned.get_or_init(strips) });
-            }
-        });
-    } else {
-        let strips = strips();
-        let panels = (AT_ONCE / (4 * WIDTH * n_in).max(1)).max(1);
-        spread(n_out, panels * WIDTH, &|columns| isa.run(Panels { product: product(columns), x: &strips }));
+    let mut y = Fresh::new((x.n, n_out));
+    let (rows, of_x, place) = (x.n, x.numbers()?, y.place());
+    // SAFETY: x and y have these sizes
+    unsafe {
+        let operands = Operands { rows, n_in, n_out, x: &of_x, x_row: x.stride, w, y: place, y_row: n_out };
+        operands.multiply(isa, bias.as_deref());
+        y.written() // row by row
     }
-    // SAFETY: column by column
+}
+
+/// The rows of x and y may lie apart.
+struct Operands<'a> {
+    rows: usize,
+    n_in: usize,
+    n_out: usize,
+    x: &'a [f32],
+    x_row: usize,
+    w: weight::Panels<'a>,
+    y: Shared,
+    y_row: usize,
+}
+
+impl Operands<'_> {
+    /// Writes `y = x W + b`. Threads share columns, so that each weight is read once.
+    ///
+    /// # Safety
+    /// x, w and y have these sizes.
+    unsafe fn multiply(&self, isa: Isa, bias: Option<&[f32]>) {
+        let Operands { rows, n_in, n_out, x_row, y_row, .. } = *self;
+        let product = |columns: Range<usize>| Product {
+            rows,
+            depth: n_in,
+            columns: columns.len(),
+            x: self.x.as_ptr(),
+            x_row,
+            w: self.w.numbers[columns.start / WIDTH * self.w.panel..].as_ptr(),
+            panel: self.w.panel,
+            y: self.y.at(columns.start),
+            y_row,
+            onto: bias.map_or(Onto::Zero, |bias| Onto::Row(bias[columns].as_ptr())),
+        };
+        // SAFETY: x has these sizes
+        let strips = || unsafe { Strips::of(isa, self.x.as_ptr(), x_row, rows, n_in) };
+        if isa.has_matrix_unit() && rows > FEW_ROWS {
+            let turned = OnceLock::new();
+            // SAFETY: the unit is there, and the operands have these sizes
+            split(n_out, 6 * WIDTH, 6 * WIDTH, &|columns| unsafe {
+                if !amx::product(product(columns.clone())) {
+                    isa.run(Panels { product: product(columns), x: turned.get_or_init(strips) });
+                }
+            });
+        } else {
+            let strips = strips();
+            let panels = (AT_ONCE / (4 * WIDTH * n_in).max(1)).max(1);
+            spread(n_out, panels * WIDTH, &|columns| isa.run(Panels { product: product(columns), x: &strips }));
+        }
+    }
+}
+
+/// What every part of x writes for itself: `y[:, p] = x[:, p] W[p]`, W cut into as many parts of its rows.
+///
+/// # Shapes
+/// x [rows, parts, in], weight [parts · in, out] → [rows, parts, out].
+///
+/// # Errors
+/// `INTERNAL` where shapes do not fit.
+pub fn by_part(kernels: Kernels, x: &Tensor, weight: &Weight) -> Result<Tensor> {
+    let (rows, parts, n_in) = x.dims3()?;
+    let n_out = weight.n_out();
+    let Kernels::Fused(isa) = kernels else {
+        let by_part = matmul(&x.transpose(0, 1)?.contiguous()?, &weight.dense()?.reshape((parts, n_in, n_out))?)?;
+        return Ok(by_part.transpose(0, 1)?.contiguous()?);
+    };
+    if parts * n_in != weight.n_in() {
+        let problem = format!("{parts} parts of {n_in} do not fit a matrix [{}, {n_out}]", weight.n_in());
+        return Err(PrismError::Internal { place: "a linear layer, part by part".into(), problem });
+    }
+    let Some(w) = weight.panels() else { return by_part(kernels, x, &weight.realigned()?) };
+    let x = Rows::of(x)?;
+    let of_x = x.numbers()?;
+    let mut y = Fresh::new((rows, parts, n_out));
+    let place = y.place();
+    for part in 0..if rows == 0 { 0 } else { parts } {
+        let w = weight::Panels { numbers: &w.numbers[part * n_in * WIDTH..], panel: w.panel };
+        let (x, x_row) = (&of_x[part * n_in..], x.stride);
+        let (y, y_row) = (place.from(part * n_out), parts * n_out);
+        // SAFETY: a part of x, W and y each
+        unsafe { Operands { rows, n_in, n_out, x, x_row, w, y, y_row }.multiply(isa, None) };
+    }
+    // SAFETY: part by part
     unsafe { y.written() }
 }
 
@@ -257,6 +315,33 @@ mod tests {
                 close(&linear(kernels, &x, &view, Some(&b)).unwrap(), &naive(&x, &dense, Some(&b)), 1e-5);
                 let folded = naive(&u, &dense.t().unwrap().contiguous().unwrap(), None);
                 close(&fold(kernels, &u, &view).unwrap(), &folded, 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn every_part_is_a_product_of_its_own() {
+        let (none, w) = (matrix(&[0, 2, 3], 1), matrix(&[6, 4], 2));
+        assert!(Kernels::all().iter().all(|k| by_part(*k, &none, &weight(*k, &w)).unwrap().dims() == [0, 2, 4]));
+        for (rows, parts, n_in, n_out) in [(1, 1, 1, 1), (3, 2, 5, 17), (16, 3, 64, 100), (30, 4, 33, 40)] {
+            let (x, w) = (matrix(&[rows, parts, n_in], 1), matrix(&[parts * n_in, n_out], 2));
+            let mut expected = vec![0.0; rows * parts * n_out];
+            for part in 0..parts {
+                let of_part = |t: &Tensor, axis| t.narrow(axis, part * n_in, n_in).unwrap().contiguous().unwrap();
+                let y = naive(&of_part(&x.flatten_from(1).unwrap(), 1), &of_part(&w, 0), None);
+                for (i, y) in y.into_iter().enumerate() {
+                    expected[(i / n_out * parts + part) * n_out + i % n_out] = y;
+                }
+            }
+            let wide = matrix(&[parts * n_in, n_out + 3], 2);
+            let apart = Tensor::cat(&[&wide.narrow(1, 0, 3).unwrap(), &w], 1).unwrap();
+            for kernels in Kernels::all() {
+                let found = by_part(kernels, &x, &weight(kernels, &w)).unwrap();
+                assert_eq!(found.dims(), [rows, parts, n_out]);
+                close(&found, &expected, 1e-5);
+                let view = weight(kernels, &apart).columns(3..n_out + 3).unwrap(); // which begins no panel
+                close(&by_part(kernels, &x, &view).unwrap(), &expected, 1e-5);
+                assert!(by_part(kernels, &x, &weight(kernels, &matrix(&[parts * n_in + 1, n_out], 2))).is_err());
             }
         }
     }

@@ -13,7 +13,9 @@ mod matmul;
 mod norm;
 mod ragged;
 mod rotary;
+mod turn;
 mod weight;
+mod wide;
 
 pub use activation::{Activation, gated};
 pub use add::add;
@@ -21,12 +23,14 @@ pub use attention::{ScoreRule, attend, mix, pattern, scores};
 pub use branches::{Branches, attend_branches};
 pub use cpu::Isa;
 pub(crate) use cpu::tensor::Rows;
-pub use linear::{fold, linear, project};
+pub use linear::{by_part, fold, linear, project};
 pub use matmul::matmul;
 pub use norm::{Normed, gain_and_bias, norm};
 pub use ragged::{MOST_COPIED, MOST_SCORES, View, attend_all};
 pub use rotary::{Angles, frequencies, rotate};
+pub(crate) use turn::turn;
 pub use weight::Weight;
+pub use wide::project_wide;
 
 /// Which bodies a model runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

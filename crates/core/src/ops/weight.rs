@@ -107,7 +107,7 @@ impl Weight {
         Self::by_panel(weight.width, weight.n, &|outputs, to| {
             let from = numbers[outputs.start * weight.stride..].as_ptr();
             // SAFETY: rows of W, and all of the panel
-            unsafe { turn::<WIDTH>(from, weight.stride, outputs.len(), weight.width, to) };
+            unsafe { turn(from, weight.stride, outputs.len(), weight.width, to, WIDTH) };
         })
     }
 
@@ -214,7 +214,7 @@ impl Weight {
             for c in (0..n_out).step_by(WIDTH) {
                 let from = w.numbers[c / WIDTH * w.panel + inputs.start * WIDTH..].as_ptr();
                 // SAFETY: rows of a panel of W, and their part of a panel of Wᵀ
-                unsafe { turn::<WIDTH>(from, WIDTH, inputs.len(), WIDTH.min(n_out - c), to.add(c * WIDTH)) };
+                unsafe { turn(from, WIDTH, inputs.len(), WIDTH.min(n_out - c), to.add(c * WIDTH), WIDTH) };
             }
         })
     }

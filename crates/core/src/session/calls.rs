@@ -253,7 +253,7 @@ impl Session {
             let directions = probe::directions(&call.directions, config.d_model, &model.device)?;
             let n = directions.dim(0)?;
             let components = probe::components(config, call.unit, depth);
-            let probing = Probing::new(directions, at, call.unit)?;
+            let probing = self.pool.install(|| Probing::new(directions, at, call.unit, model.kernels))?;
             let prompts = self.prepare(&call.asked, job)?;
             let values = 4 * n * Component::count(Unit::Head, config);
             let work = Work {

@@ -59,12 +59,13 @@ impl Product {
     }
 }
 
-/// Turns `rows` rows of `depth` numbers: number k of row r goes to `to[k * HEIGHT + r]`; rows beyond become 0.
+/// Turns `rows` rows of `depth` numbers: number k of row r goes to `to[k * height + r]`; rows beyond, up to `height`,
+/// become 0.
 ///
 /// # Safety
-/// Pointers are valid for these sizes, `to` for `depth * HEIGHT`; at most `HEIGHT` rows.
+/// Pointers are valid for these sizes, `to` for `depth * height`; at most `height` rows.
 #[inline(always)]
-pub(crate) unsafe fn turn<const HEIGHT: usize>(from: *const f32, row: usize, rows: usize, depth: usize, to: *mut f32) {
+pub(crate) unsafe fn turn(from: *const f32, row: usize, rows: usize, depth: usize, to: *mut f32, height: usize) {
     const SIDE: usize = 4;
     let whole = (rows / SIDE * SIDE, depth / SIDE * SIDE);
     // SAFETY: the caller's
@@ -75,13 +76,13 @@ pub(crate) unsafe fn turn<const HEIGHT: usize>(from: *const f32, row: usize, row
                     std::array::from_fn(|i| from.add((r + i) * row + k).cast::<[f32; SIDE]>().read_unaligned());
                 (0..SIDE).for_each(|j| {
                     let column: [f32; SIDE] = std::array::from_fn(|i| block[i][j]);
-                    to.add((k + j) * HEIGHT + r).cast::<[f32; SIDE]>().write_unaligned(column);
+                    to.add((k + j) * height + r).cast::<[f32; SIDE]>().write_unaligned(column);
                 });
             }
         }
         for k in 0..depth {
-            for r in if k < whole.1 { whole.0 } else { 0 }..HEIGHT {
-                to.add(k * HEIGHT + r).write(if r < rows { *from.add(r * row + k) } else { 0.0 });
+            for r in if k < whole.1 { whole.0 } else { 0 }..height {
+                to.add(k * height + r).write(if r < rows { *from.add(r * row + k) } else { 0.0 });
             }
         }
     }
@@ -134,15 +135,15 @@ impl Kernel for Turn {
                 let (from, to) = (x.add(first * x_row), numbers.as_mut_ptr().add(first * depth));
                 let rows = height.min(rows - first);
                 match height {
-                    1 => turn::<1>(from, x_row, rows, depth, to),
-                    2 => turn::<2>(from, x_row, rows, depth, to),
-                    4 => turn::<4>(from, x_row, rows, depth, to),
-                    6 => turn::<6>(from, x_row, rows, depth, to),
-                    8 => turn::<8>(from, x_row, rows, depth, to),
-                    12 => turn::<12>(from, x_row, rows, depth, to),
-                    16 => turn::<16>(from, x_row, rows, depth, to),
-                    20 => turn::<20>(from, x_row, rows, depth, to),
-                    _ => turn::<24>(from, x_row, rows, depth, to),
+                    1 => turn(from, x_row, rows, depth, to, 1),
+                    2 => turn(from, x_row, rows, depth, to, 2),
+                    4 => turn(from, x_row, rows, depth, to, 4),
+                    6 => turn(from, x_row, rows, depth, to, 6),
+                    8 => turn(from, x_row, rows, depth, to, 8),
+                    12 => turn(from, x_row, rows, depth, to, 12),
+                    16 => turn(from, x_row, rows, depth, to, 16),
+                    20 => turn(from, x_row, rows, depth, to, 20),
+                    _ => turn(from, x_row, rows, depth, to, 24),
                 }
             }
         }

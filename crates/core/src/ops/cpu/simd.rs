@@ -27,7 +27,7 @@ impl Isa {
     /// All that this machine has, the best last.
     pub fn available() -> Vec<Isa> {
         #[allow(unused_mut)]
-        let mut all = vec![Isa(Level::Portable)];
+        let mut all = vec![Self::portable()];
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -45,7 +45,12 @@ impl Isa {
 
     /// The best that this machine has.
     pub fn best() -> Isa {
-        Self::available().last().copied().unwrap_or(Isa(Level::Portable))
+        Self::available().last().copied().unwrap_or(Self::portable())
+    }
+
+    /// What every machine has.
+    pub(crate) fn portable() -> Isa {
+        Isa(Level::Portable)
     }
 
     /// Runs a kernel with these instructions.

@@ -109,22 +109,34 @@ impl Fresh {
 }
 
 /// A place that several threads write, each its own part.
-#[derive(Clone, Copy)]
-pub(crate) struct Shared(*mut f32);
+pub(crate) struct Shared<T = f32>(*mut T);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
 
 // SAFETY: only an address; who writes through it keeps parts apart
-unsafe impl Send for Shared {}
+unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above
-unsafe impl Sync for Shared {}
+unsafe impl<T: Send> Sync for Shared<T> {}
 
-impl Shared {
+impl<T> Shared<T> {
     /// Of these numbers.
-    pub fn of(numbers: &mut [f32]) -> Self {
+    pub fn of(numbers: &mut [T]) -> Self {
         Shared(numbers.as_mut_ptr())
     }
 
+    /// The same from this offset on.
+    pub fn from(self, offset: usize) -> Self {
+        Shared(self.at(offset))
+    }
+
     /// The address of the number at this offset.
-    pub fn at(self, offset: usize) -> *mut f32 {
+    pub fn at(self, offset: usize) -> *mut T {
         self.0.wrapping_add(offset)
     }
 }

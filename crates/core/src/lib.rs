@@ -15,6 +15,7 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod apart;
 pub mod attribution;
 pub mod batch;
 pub mod cache;

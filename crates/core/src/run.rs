@@ -1,5 +1,6 @@
 //! From prompts to results: chunks of whole prompts, one whole forward pass per thread, results in order.
 
+use crate::apart::Apart;
 use crate::attribution::{self, Attribution, Options, Target};
 use crate::cancel::Cancel;
 use crate::chunk::{Chunk, Prompted, n_rows};
@@ -8,6 +9,7 @@ use crate::error::{PrismError, Result};
 use crate::fence::fenced;
 use crate::memory;
 use crate::model::Transformer;
+use crate::ops::awake_until;
 use crate::prefix;
 use crate::whole::{Places, Whole};
 use rayon::ThreadPool;
@@ -221,7 +223,9 @@ fn each_chunk<T: Send>(
     }
     let (next, busy) = (AtomicUsize::new(0), AtomicUsize::new(place.pool.current_num_threads()));
     let results: Mutex<Vec<(usize, Result<T>)>> = Mutex::new(Vec::new());
+    let apart = Apart::new(place.pool.current_num_threads());
     place.pool.broadcast(|thread| {
+        apart.settle(thread.index());
         while thread.index() < threads {
             let i = next.fetch_add(1, Ordering::Relaxed);
             if i >= n_chunks {
@@ -234,7 +238,7 @@ fn each_chunk<T: Send>(
             results.lock().unwrap_or_else(|e| e.into_inner()).push((i, result));
         }
         busy.fetch_sub(1, Ordering::Relaxed);
-        stand_by(&busy);
+        stand_by(&busy, || apart.settle(thread.index()));
     });
     let mut results = results.into_inner().unwrap_or_else(|e| e.into_inner());
     results.sort_by_key(|(i, _)| *i);
@@ -243,21 +247,10 @@ fn each_chunk<T: Send>(
 
 /// Takes parts of the operations of those threads that are still busy. At first awake: an operation on a short prompt is
 /// over before a thread that sleeps has come. An engine runs one call at a time, so what is found here belongs to this one.
-fn stand_by(busy: &AtomicUsize) {
-    const EAGER: usize = 2000;
-    const PATIENT: usize = 10 * EAGER;
-    let mut idle = 0;
-    while busy.load(Ordering::Relaxed) > 0 {
-        if let Some(rayon::Yield::Executed) = rayon::yield_now() {
-            idle = 0;
-            continue;
-        }
-        idle += 1;
-        match idle {
-            ..EAGER => std::hint::spin_loop(),
-            EAGER..PATIENT => std::thread::yield_now(), // to whoever else wants this processor
-            _ => std::thread::sleep(Duration::from_micros(50)), // nothing here is shared
-        }
+fn stand_by(busy: &AtomicUsize, settle: impl Fn()) {
+    while !awake_until(|| busy.load(Ordering::Relaxed) == 0) {
+        std::thread::sleep(Duration::from_micros(50)); // nothing here is shared
+        settle();
     }
 }
 

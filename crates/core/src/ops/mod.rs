@@ -22,6 +22,7 @@ pub use add::add;
 pub use attention::{ScoreRule, attend, mix, pattern, scores};
 pub use branches::{Branches, attend_branches};
 pub use cpu::Isa;
+pub(crate) use cpu::parallel::awake_until;
 pub(crate) use cpu::tensor::Rows;
 pub use linear::{by_part, fold, linear, project};
 pub use matmul::matmul;

@@ -5,6 +5,7 @@
 //! thread was idle.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Calls `each` on consecutive ranges that make up `0..n`, at most one per thread of the pool, each of at least `least`
 /// and (but for the last) of a multiple of `unit`.
@@ -32,7 +33,43 @@ fn halve(range: Range<usize>, parts: usize, unit: usize, each: &(impl Fn(Range<u
     let middle = range.start + (range.len() * left / parts).div_ceil(unit) * unit;
     let middle = middle.min(range.end);
     let (first, second) = (range.start..middle, middle..range.end);
-    rayon::join(|| halve(first, left, unit, each), || halve(second, parts - left, unit, each));
+    join(|| halve(first, left, unit, each), || halve(second, parts - left, unit, each));
+}
+
+/// Both, of which an idle thread may take the second. Whoever ends first waits awake: rayon's own `join` sleeps after some
+/// microseconds, and a thread that is woken on a virtual machine takes its time or ends up on the processor of the one that
+/// woke it.
+fn join(first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+    let is_done = AtomicBool::new(false);
+    let then_wait = || {
+        first();
+        awake_until(|| is_done.load(Ordering::Acquire));
+    };
+    rayon::join(then_wait, || {
+        second();
+        is_done.store(true, Ordering::Release);
+    });
+}
+
+/// Takes work of others until `is_done` or nothing was found for some milliseconds; returns whether it is done. Soon others
+/// who wait for this processor come first.
+pub(crate) fn awake_until(is_done: impl Fn() -> bool) -> bool {
+    const EAGER: usize = 200;
+    const PATIENT: usize = 200 * EAGER;
+    let mut idle = 0;
+    while !is_done() {
+        if let Some(rayon::Yield::Executed) = rayon::yield_now() {
+            idle = 0;
+            continue;
+        }
+        idle += 1;
+        match idle {
+            ..EAGER => std::hint::spin_loop(),
+            EAGER..PATIENT => std::thread::yield_now(),
+            _ => return false,
+        }
+    }
+    true
 }
 
 #[cfg(test)]
@@ -46,6 +83,30 @@ mod tests {
         let mut found = found.into_inner().unwrap();
         found.sort_by_key(|range| range.start);
         found
+    }
+
+    #[test]
+    fn waiting_ends_with_what_is_waited_for_or_when_nothing_comes() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        pool.install(|| {
+            assert!(awake_until(|| true));
+            assert!(!awake_until(|| false));
+            let is_done = AtomicBool::new(false);
+            let wait =
+                || assert!(awake_until(|| is_done.load(Ordering::Acquire)), "what it waits for is its own to do");
+            rayon::join(wait, || is_done.store(true, Ordering::Release));
+        });
+    }
+
+    #[test]
+    fn a_panic_in_either_half_is_passed_on() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        for at in [0, 1] {
+            let each = |range: Range<usize>| assert_ne!(range.start, at, "a panic");
+            let result =
+                pool.install(|| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| split(2, 1, 1, &each))));
+            assert!(result.is_err(), "part {at}");
+        }
     }
 
     #[test]

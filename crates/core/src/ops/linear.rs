@@ -21,8 +21,8 @@ const FEW_DOTS: usize = 8;
 /// From so many rows on, `x Wᵀ` is a product with a copy of W that lies the other way: the copy costs less than the library
 /// loses.
 const MANY_ROWS: usize = 64;
-/// Bytes of W that a thread takes at once where W is only read: so few that threads end together, within some microseconds.
-const AT_ONCE: usize = 192 << 10;
+/// Bytes of W that a thread takes at least where W is only read: less is read before another thread has come.
+const LEAST_READ: usize = 96 << 10;
 
 /// `x W + b`.
 ///
@@ -112,8 +112,8 @@ impl Operands<'_> {
             });
         } else {
             let strips = strips();
-            let panels = (AT_ONCE / (4 * WIDTH * n_in).max(1)).max(1);
-            spread(n_out, panels * WIDTH, &|columns| isa.run(Panels { product: product(columns), x: &strips }));
+            let least = LEAST_READ / (4 * n_in).max(1);
+            spread(n_out, least, WIDTH, &|columns| isa.run(Panels { product: product(columns), x: &strips }));
         }
     }
 }

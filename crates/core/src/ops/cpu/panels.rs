@@ -16,8 +16,8 @@ const BLOCK: usize = 256;
 const NEAR: usize = 1 << 16;
 /// Columns of y that stay in the second cache beside x.
 const COLUMNS: usize = 8 * WIDTH;
-/// Rows of W that are fetched ahead.
-const AHEAD: usize = 32;
+/// Rows of W that are fetched ahead: with fewer, memory answers too late where a row of W is soon multiplied.
+const AHEAD: usize = 96;
 
 /// Operands of `y = x W`: x [rows, depth], W panels of `depth` rows each, y [rows, columns], and how far apart rows and
 /// panels lie. Whoever runs it vouches that the pointers are valid for these sizes, and y apart from x and W.

@@ -10,16 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Calls `each` on consecutive ranges that make up `0..n`, at most one per thread of the pool, each of at least `least`
 /// and (but for the last) of a multiple of `unit`.
 pub(crate) fn split(n: usize, least: usize, unit: usize, each: &(impl Fn(Range<usize>) + Sync)) {
-    // outside a pool there is nobody to share with
-    let threads = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
-    halve(0..n, threads.min(n / least.max(1)).max(1), unit, each);
+    halve(0..n, n_threads().min(n / least.max(1)).max(1), unit, each);
 }
 
-/// Calls `each` on consecutive ranges of `unit` that make up `0..n`; whoever is idle takes some of them. For work that is
-/// so short that a thread may come late.
-pub(crate) fn spread(n: usize, unit: usize, each: &(impl Fn(Range<usize>) + Sync)) {
-    let alone = rayon::current_thread_index().is_none() || rayon::current_num_threads() == 1;
-    halve(0..n, if alone { 1 } else { n.div_ceil(unit) }, unit, each);
+/// The same with some ranges per thread, so that the one that is slower leaves some to the others: for work that is over
+/// when memory has been read.
+pub(crate) fn spread(n: usize, least: usize, unit: usize, each: &(impl Fn(Range<usize>) + Sync)) {
+    const PER_THREAD: usize = 4;
+    let most = if n_threads() == 1 { 1 } else { PER_THREAD * n_threads() };
+    halve(0..n, most.min(n / least.max(1)).max(1), unit, each);
+}
+
+/// Outside a pool there is nobody to share with.
+fn n_threads() -> usize {
+    rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads())
 }
 
 fn halve(range: Range<usize>, parts: usize, unit: usize, each: &(impl Fn(Range<usize>) + Sync)) {
@@ -112,17 +116,21 @@ mod tests {
     #[test]
     #[allow(clippy::single_range_in_vec_init)]
     fn units_make_up_the_whole() {
-        let found = |n, unit| {
+        let found = |n, least| {
             let found = Mutex::new(Vec::new());
-            spread(n, unit, &|range| found.lock().unwrap().push(range));
+            spread(n, least, 16, &|range| found.lock().unwrap().push(range));
             let mut found = found.into_inner().unwrap();
             found.sort_by_key(|range| range.start);
             found
         };
-        assert_eq!(found(100, 48), [0..100]); // no pool
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        pool.install(|| {
-            assert_eq!(found(100, 16), [0..16, 16..32, 32..48, 48..64, 64..80, 80..96, 96..100]);
+        assert_eq!(found(100, 16), [0..100]); // no pool
+        let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
+        pool(1).install(|| assert_eq!(found(100, 16), [0..100]));
+        pool(2).install(|| {
+            assert_eq!(found(100, 16), [0..32, 32..48, 48..64, 64..80, 80..96, 96..100]);
+            assert_eq!(found(256, 1), (0..8).map(|i| 32 * i..32 * (i + 1)).collect::<Vec<_>>());
+            assert_eq!(found(256, 128), [0..128, 128..256]);
+            assert_eq!(found(256, 200), [0..256]);
             assert!(found(0, 16).is_empty());
         });
     }
